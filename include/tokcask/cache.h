@@ -1,0 +1,108 @@
+// TokenizedCache: the store. Start here.
+//
+//   auto cache = tokcask::TokenizedCache::open("/data/tokens");
+//   tokcask::CacheKey key(tokcask::section_id(text), tokenizer_sha, 2048);
+//   if (auto hit = cache.get(key)) use(hit->input_ids());
+//   else cache.put(key, {.input_ids = tokenize(text)});
+//
+// Ownership: a TokenizedCache is a movable handle. Handles on one store in one process share one LMDB
+// environment, which closes with the last handle and the last view.
+// Threads: all members may be called from any thread at any time.
+// Processes: any number may have the store open, readers and writers. After fork() the child's first call
+// reopens the store; it never touches the environment it inherited, and puts that were pending at the fork
+// belong to the parent alone.
+// Failure: see error.h. get and get_many never throw for what is in the store; damage is a miss and one
+// warning.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <tokcask/error.h>
+#include <tokcask/export.h>
+#include <tokcask/key.h>
+#include <tokcask/options.h>
+#include <tokcask/source_index.h>
+#include <tokcask/stats.h>
+#include <tokcask/tokens.h>
+
+namespace tokcask {
+
+class TOKCASK_API TokenizedCache {
+ public:
+  // Opens the store in directory `root`, or creates it. A store that is damaged, empty (a zero-byte file)
+  // or of another format version is renamed to `<name>.set-aside-<n>` beside the new one, with a warning.
+  // Throws Error: kIo, kNotFound (read_only), kInvalidArgument, kUnsupported, kBusy.
+  static TokenizedCache open(const std::filesystem::path& root, Options options = {});
+
+  TokenizedCache(TokenizedCache&&) noexcept;
+  TokenizedCache& operator=(TokenizedCache&&) noexcept;
+  // Closes. A failing last commit is reported as a warning; call close() or flush() to have it thrown.
+  ~TokenizedCache();
+
+  // The entry under `key`, or nothing. Counts a hit or a miss, and records the access.
+  [[nodiscard]] std::optional<TokenView> get(const CacheKey& key);
+
+  // One result per key, in the order given; looked up in one pass over one snapshot.
+  [[nodiscard]] std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys);
+
+  // As get_many, but tells only whether each entry is there: tokens are not touched. Counts and records
+  // accesses the same.
+  [[nodiscard]] std::vector<bool> contains_many(std::span<const CacheKey> keys);
+
+  // Stores a copy of `tokens`; an entry of the same key is replaced. Visible to this process at once, to
+  // others after the next commit. Throws Error(kInvalidArgument) and stores nothing for a mask of another
+  // length. May wait when the commit thread is behind. A put for which only protected entries could be
+  // evicted is declined at commit: counted in stats(), explained once in a warning.
+  void put(const CacheKey& key, const Tokens& tokens);
+
+  // As put for each. All are checked before any is stored.
+  void put_many(std::span<const std::pair<CacheKey, Tokens>> entries);
+
+  // Commits all pending puts and access times; returns when they would survive a power loss.
+  void flush();
+
+  // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid.
+  void close();
+
+  // Removes entries whose last access is older than `age`; returns how many. Ignores protection.
+  std::uint64_t prune(std::chrono::nanoseconds age);
+  // Removes every entry, also those of the current run; returns how many.
+  std::uint64_t clear();
+
+  // Checks every record against its checksum, and the tables against each other, on one snapshot.
+  // Neither hits, misses nor access times change.
+  [[nodiscard]] VerifyReport verify();
+
+  // Remembers which tokenizer this store was last used with, and flushes.
+  void save_manifest(std::string_view tokenizer_sha = {});
+
+  [[nodiscard]] Stats stats();
+  // Adds to the run's figures the time that the caller spent tokenizing.
+  void add_tokenize_seconds(double seconds);
+
+  [[nodiscard]] const std::filesystem::path& root() const noexcept;
+
+  // The files remembered for a directory (absolute path), or nothing. See source_index.h.
+  [[nodiscard]] std::optional<SourceDirectory> source_directory(std::string_view path);
+  // Replaces what is remembered for it. Pending until the next commit, like a put.
+  void put_source_directory(std::string_view path, const SourceDirectory& files);
+
+  // The canonical hash of the tokenizer in file `path`, if remembered for a file of this identity.
+  [[nodiscard]] std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
+  void remember_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view tokenizer_sha);
+
+ private:
+  class Impl;
+  explicit TokenizedCache(std::unique_ptr<Impl> impl) noexcept;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tokcask

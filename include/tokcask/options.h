@@ -1,0 +1,40 @@
+// How a cache is opened. Every default is meant to be right; see each field for when it is not.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+namespace tokcask {
+
+enum class Severity { kInfo, kWarning };
+
+// Receives one line without a newline. May be called from any thread, also from the commit thread, and must
+// not call back into the cache.
+using MessageSink = std::function<void(Severity, std::string_view)>;
+
+struct Options {
+  // Hard cap on the size of data.mdb, in bytes. Values under kMinMaxBytes are refused.
+  std::uint64_t max_bytes = std::uint64_t{10} << 30;
+  static constexpr std::uint64_t kMinMaxBytes = 256 * 1024;
+
+  // Open an existing store without ever taking its write lock. Absent: Error(kNotFound).
+  bool read_only = false;
+
+  // What a kill can cost: puts are committed when this many payload bytes are pending...
+  std::uint64_t batch_bytes = std::uint64_t{64} << 20;
+  // ... or when the oldest pending put is this old.
+  std::chrono::milliseconds batch_age{1000};
+
+  // How long a commit waits for another process's write lock before Error(kBusy).
+  std::chrono::milliseconds lock_timeout{60'000};
+
+  // Network file systems do not share memory maps and locks between hosts, so they are refused.
+  bool allow_network_filesystem = false;
+
+  // Where warnings go. Empty: one line each on standard error.
+  MessageSink on_message;
+};
+
+}  // namespace tokcask
