@@ -1,0 +1,34 @@
+// What `tokcask warm` asks of a tokenizer. Implemented by the byte-level tokenizer that is built in, and by
+// the Python package over HF tokenizers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tokcask::cli {
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Content identity, 64 lower-case hex digits: the same for the same vocabulary and rules, whatever padding
+  // or truncation is set.
+  [[nodiscard]] virtual std::string sha256() const = 0;
+
+  // The ids of each text (valid UTF-8), cut to at most `max_length`, in the order given. Uses the cores it
+  // was loaded with. Called from one thread at a time. Throws on failure.
+  [[nodiscard]] virtual std::vector<std::vector<std::int32_t>> encode_batch(
+      std::span<const std::string_view> texts, std::size_t max_length) = 0;
+};
+
+// Loads the tokenizer in `file` to run on `jobs` threads (0: all cores). Throws tokcask::Error
+// (kInvalidArgument) for a file that is not a tokenizer this program can use.
+using TokenizerLoader = std::function<std::unique_ptr<Tokenizer>(const std::string& file, unsigned jobs)>;
+
+}  // namespace tokcask::cli
