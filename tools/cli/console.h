@@ -1,0 +1,51 @@
+// Where a command's words go: data to standard output, everything else to standard error.
+//
+// Thread-safe: the store's commit thread sends warnings while the main thread draws progress.
+#pragma once
+
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include <tokcask/options.h>
+
+namespace tokcask::cli {
+
+// `text` with control bytes and bytes that are not UTF-8 written as \xNN, so that a file's name can neither
+// steer a terminal nor break a line.
+[[nodiscard]] std::string printable(std::string_view text);
+
+class Console {
+ public:
+  Console();
+
+  // Writes all of `text` to standard output. A reader that has gone away is not an error: the rest is
+  // dropped. Throws Error(kIo) for anything else that keeps it from being written.
+  void data(std::string_view text);
+
+  // One line each on standard error, with a label where that helps. Failures to write are ignored.
+  void note(std::string_view line);
+  void warning(std::string_view line);
+  void error(std::string_view line);
+
+  // Replaces the one progress line; empty removes it. Only for a terminal.
+  void progress(std::string_view line);
+
+  // Sends the store's messages to this console, which must outlive the store.
+  [[nodiscard]] MessageSink sink();
+
+  [[nodiscard]] bool is_terminal() const noexcept { return terminal_; }
+  // Columns of the terminal, as of now.
+  [[nodiscard]] static unsigned width();
+
+ private:
+  void line(std::string_view label, std::string_view color, std::string_view text);
+  void erase_progress();
+
+  std::mutex mutex_;
+  const bool terminal_;  // standard error is one that understands cursor movement
+  const bool color_;
+  bool progress_shown_ = false;
+};
+
+}  // namespace tokcask::cli

@@ -1,0 +1,74 @@
+#include <memory>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/cli.h"
+#include "cli/output.h"
+#include "cli/store.h"
+#include "cli/verbs.h"
+
+namespace tokcask::cli {
+namespace {
+
+struct Arguments {
+  std::string store;
+  std::string key;
+  bool json = false;
+};
+
+int answer_miss(Session& session, const Arguments& arguments) {
+  session.console.note("tokcask: no entry under " + printable(arguments.key));
+  if (arguments.json) {
+    Json document = json_document("get");
+    document["key"] = arguments.key;
+    document["found"] = false;
+    print_json(session.console, document);
+  }
+  return kExitFinding;
+}
+
+Json to_json(const CacheKey& key, const TokenView& view) {
+  Json document = json_document("get");
+  document["key"] = key.canonical();
+  document["found"] = true;
+  document["length"] = view.size();
+  document["input_ids"] = view.input_ids();
+  document["mask_is_all_ones"] = view.mask_is_all_ones();
+  if (!view.mask_is_all_ones()) document["attention_mask"] = view.attention_mask();
+  return document;
+}
+
+int get(Session& session, const Arguments& arguments) {
+  const CacheKey key = CacheKey::parse(arguments.key);
+  TokenizedCache cache = open_to_read(arguments.store, session.console);
+  const auto view = cache.get(key);
+  if (!view) return answer_miss(session, arguments);
+  if (arguments.json) {
+    print_json(session.console, to_json(key, *view));
+  } else {
+    session.console.data(fmt::format("{}\n", fmt::join(view->input_ids(), " ")));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_get(CLI::App& app, Action& action) {
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb =
+      app.add_subcommand("get", "Print the token ids of one entry; exit code 1 if there is none");
+  verb->add_option("STORE", arguments->store, "the store's directory")->required();
+  verb->add_option("KEY", arguments->key, "section_id|tokenizer_sha|sequence_len (quote it for the shell)")
+      ->required();
+  verb->add_flag("--json", arguments->json,
+                 "print one JSON object; attention_mask is in it only if it is not all ones");
+  verb->footer(
+      "Examples:\n"
+      "  tokcask get /data/tokens \"0123456789abcdef|$SHA|2048\"\n"
+      "  tokcask get /data/tokens \"0123456789abcdef|$SHA|2048\" --json | jq .length");
+  verb->callback(
+      [arguments, &action] { action = [arguments](Session& session) { return get(session, *arguments); }; });
+}
+
+}  // namespace tokcask::cli

@@ -1,0 +1,82 @@
+#include "cli/output.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "cli/cli.h"
+#include "cli/units.h"
+
+namespace tokcask::cli {
+
+Json json_document(std::string_view verb) {
+  Json document;
+  document["schema_version"] = kSchemaVersion;
+  document["command"] = verb;
+  return document;
+}
+
+Json json_run(const RunFigures& run) {
+  if (run.run_id == 0) return nullptr;
+  Json object;
+  object["run_id"] = run.run_id;
+  object["started_ns"] = run.started_ns;
+  object["ended_ns"] = run.ended_ns;
+  object["hits"] = run.hits;
+  object["misses"] = run.misses;
+  object["hit_rate"] = run.hit_rate();
+  object["puts"] = run.puts;
+  object["declined"] = run.declined;
+  object["evicted"] = run.evicted;
+  object["tokenize_seconds"] = run.tokenize_seconds;
+  object["bytes_after"] = run.bytes_after;
+  return object;
+}
+
+void print_json(Console& console, const Json& document) {
+  console.data(document.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
+}
+
+void print_json_error(Console& console, std::string_view message, int code) {
+  Json document;
+  document["schema_version"] = kSchemaVersion;
+  document["error"] = {{"message", message}, {"exit_code", code}};
+  print_json(console, document);
+}
+
+int exit_code(Errc code) noexcept {
+  switch (code) {
+    case Errc::kInvalidArgument:
+      return kExitUsage;
+    case Errc::kDamaged:
+      return kExitDamaged;
+    case Errc::kNotFound:
+      return kExitNoStore;
+    case Errc::kBusy:
+      return kExitBusy;
+    case Errc::kIo:
+    case Errc::kUnsupported:
+    case Errc::kReadOnly:
+    case Errc::kClosed:
+      break;
+  }
+  return kExitIo;
+}
+
+std::string Table::text() const {
+  std::size_t widest = 0;
+  for (const auto& row : rows_) widest = std::max(widest, row.first.size());
+  std::string text;
+  for (const auto& [label, value] : rows_) text += fmt::format("{:<{}}  {}\n", label, widest, value);
+  return text;
+}
+
+void print_names(Console& console, std::string_view title, const corpus::NamedFiles& files) {
+  if (files.total == 0) return;
+  console.warning(fmt::format("{} {}:", format_count(files.total), title));
+  for (const std::string& name : files.names) console.note("  " + printable(name));
+  const std::uint64_t more = files.total - files.names.size();
+  if (more != 0) console.note(fmt::format("  ... and {} more", format_count(more)));
+}
+
+}  // namespace tokcask::cli

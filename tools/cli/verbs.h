@@ -1,0 +1,31 @@
+// The verbs of the command, one file each. Each adds its own options and help to the parser; choosing it sets
+// the action to run once the whole command line is known to be well-formed.
+#pragma once
+
+#include <functional>
+
+#include "cli/console.h"
+#include "tokenize/tokenizer.h"
+
+namespace CLI {
+class App;
+}
+
+namespace tokcask::cli {
+
+struct Session {
+  Console& console;
+  const TokenizerLoader& load;
+};
+
+// Returns the exit code. May throw; see run().
+using Action = std::function<int(Session&)>;
+
+void add_warm(CLI::App& app, Action& action);
+void add_show(CLI::App& app, Action& action);
+void add_get(CLI::App& app, Action& action);
+void add_prune(CLI::App& app, Action& action);
+void add_clear(CLI::App& app, Action& action);
+void add_verify(CLI::App& app, Action& action);
+
+}  // namespace tokcask::cli

@@ -1,0 +1,79 @@
+#include <memory>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/cli.h"
+#include "cli/output.h"
+#include "cli/store.h"
+#include "cli/units.h"
+#include "cli/verbs.h"
+
+namespace tokcask::cli {
+namespace {
+
+struct Arguments {
+  std::string store;
+  bool json = false;
+};
+
+bool is_clean(const VerifyReport& report) { return report.damaged == 0 && report.structure_ok; }
+
+Json to_json(const VerifyReport& report) {
+  Json document = json_document("verify");
+  document["ok"] = is_clean(report);
+  document["records"] = report.records;
+  document["damaged"] = report.damaged;
+  document["structure_ok"] = report.structure_ok;
+  document["findings"] = Json::array();
+  for (const Damage& damage : report.findings) {
+    document["findings"].push_back(
+        {{"key", damage.key.empty() ? Json(nullptr) : Json(damage.key)}, {"reason", damage.reason}});
+  }
+  return document;
+}
+
+std::string to_text(const VerifyReport& report) {
+  Table table;
+  table.add("records", format_count(report.records));
+  table.add("damaged", format_count(report.damaged));
+  table.add("structure", report.structure_ok ? "ok" : "damaged");
+  std::string text = table.text();
+  for (const Damage& damage : report.findings) {
+    text += fmt::format("  {}: {}\n", damage.key.empty() ? "store" : printable(damage.key),
+                        printable(damage.reason));
+  }
+  if (report.findings.size() == VerifyReport::kMaxFindings) {
+    text += fmt::format("  (the first {} findings are listed)\n", VerifyReport::kMaxFindings);
+  }
+  return text;
+}
+
+int verify(Session& session, const Arguments& arguments) {
+  TokenizedCache cache = open_to_read(arguments.store, session.console);
+  const VerifyReport report = cache.verify();
+  if (arguments.json) {
+    print_json(session.console, to_json(report));
+  } else {
+    session.console.data(to_text(report));
+  }
+  return is_clean(report) ? kExitOk : kExitFinding;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Action& action) {
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("verify", "Check every record; exit code 1 if anything is damaged");
+  verb->add_option("STORE", arguments->store, "the store's directory")->required();
+  verb->add_flag("--json", arguments->json, "print one JSON object");
+  verb->footer(
+      "Examples:\n"
+      "  tokcask verify /data/tokens\n"
+      "  tokcask verify /data/tokens --json | jq .damaged");
+  verb->callback([arguments, &action] {
+    action = [arguments](Session& session) { return verify(session, *arguments); };
+  });
+}
+
+}  // namespace tokcask::cli

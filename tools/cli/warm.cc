@@ -1,0 +1,235 @@
+#include "warm/warm.h"
+
+#include <memory>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/cli.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/units.h"
+#include "cli/verbs.h"
+
+namespace tokcask::cli {
+namespace {
+
+constexpr const char* kExamples =
+    "A pattern without a slash is compared with the name of a file or directory, one with a slash with the\n"
+    "path below CORPUS; *, ?, [a-z] and ** mean what they mean in a .gitignore file. Give an option again "
+    "for\n"
+    "each pattern.\n"
+    "\n"
+    "Examples:\n"
+    "  tokcask warm /data/tokens ./src --tokenizer tokenizer.json --seq-len 2048\n"
+    "  tokcask warm /data/tokens ./src --tokenizer bytes --seq-len 512 --include '*.py' --exclude 'build/'\n"
+    "  tokcask warm /data/tokens ./src --tokenizer tokenizer.json --seq-len 2048 --max-bytes 50G --json";
+
+struct Arguments {
+  std::string store;
+  std::string corpus;
+  std::string tokenizer;
+  std::int64_t sequence_len = 0;
+  std::vector<std::string> include;
+  std::vector<std::string> exclude;
+  bool hidden = false;
+  bool no_ignore = false;
+  unsigned jobs = 0;
+  std::string max_bytes;
+  bool rehash = false;
+  bool quiet = false;
+  bool json = false;
+};
+
+std::vector<corpus::PathPattern> patterns(const std::vector<std::string>& globs) {
+  std::vector<corpus::PathPattern> patterns;
+  for (const std::string& glob : globs) {
+    if (glob.empty()) throw Error(Errc::kInvalidArgument, "a glob must not be empty");
+    patterns.emplace_back(glob);
+  }
+  return patterns;
+}
+
+warm::WarmOptions warm_options(const Arguments& arguments) {
+  if (arguments.sequence_len < 1 || arguments.sequence_len > CacheKey::kMaxSequenceLen) {
+    throw Error(Errc::kInvalidArgument, fmt::format("--seq-len {} is not between 1 and {}",
+                                                    arguments.sequence_len, CacheKey::kMaxSequenceLen));
+  }
+  warm::WarmOptions options;
+  options.corpus = arguments.corpus;
+  options.tokenizer = arguments.tokenizer;
+  options.sequence_len = static_cast<std::int32_t>(arguments.sequence_len);
+  options.walk.include = patterns(arguments.include);
+  options.walk.exclude = patterns(arguments.exclude);
+  options.walk.hidden = arguments.hidden;
+  options.walk.ignore_files = !arguments.no_ignore;
+  options.jobs = arguments.jobs;
+  options.rehash = arguments.rehash;
+  return options;
+}
+
+Json skipped_json(const warm::WarmFigures& figures) {
+  Json skipped;
+  skipped["hidden"] = figures.skipped.hidden;
+  skipped["ignored"] = figures.skipped.ignored;
+  skipped["excluded"] = figures.skipped.excluded;
+  skipped["binary"] = figures.binary;
+  skipped["not_utf8"] = figures.not_utf8.total;
+  skipped["unreadable"] = figures.skipped.unreadable.total;
+  skipped["special"] = figures.skipped.special;
+  skipped["too_large"] = figures.too_large;
+  skipped["repeated_directories"] = figures.skipped.repeated;
+  skipped["store"] = figures.skipped.store;
+  return skipped;
+}
+
+Json to_json(const Arguments& arguments, const warm::WarmFigures& figures) {
+  const Stats& store = figures.store;
+  const warm::WarmSeconds& seconds = figures.seconds;
+  Json document = json_document("warm");
+  document["path"] = arguments.store;
+  document["corpus"] = arguments.corpus;
+  document["tokenizer_sha"] = figures.tokenizer_sha;
+  document["sequence_len"] = arguments.sequence_len;
+  document["interrupted"] = figures.interrupted;
+  document["files"] = figures.files;
+  document["sections"] = figures.sections;
+  document["hits"] = figures.hits;
+  document["misses"] = figures.misses;
+  document["hit_rate"] = figures.hit_rate();
+  document["stored"] = figures.stored;
+  document["declined"] = figures.declined;
+  document["tokens"] = figures.tokens;
+  document["files_read"] = figures.files_read;
+  document["tokenizer_loaded"] = figures.tokenizer_loaded;
+  document["bytes_after"] = store.total_bytes;
+  document["seconds"] = {{"scan", seconds.scan},
+                         {"tokenize", seconds.tokenize},
+                         {"store", seconds.store},
+                         {"total", seconds.total}};
+  document["skipped"] = skipped_json(figures);
+  document["not_utf8_files"] = figures.not_utf8.names;
+  document["unreadable_files"] = figures.skipped.unreadable.names;
+  document["store"] = {{"entry_count", store.entry_count},
+                       {"total_bytes", store.total_bytes},
+                       {"payload_bytes", store.payload_bytes},
+                       {"file_bytes", store.file_bytes},
+                       {"max_bytes", store.max_bytes}};
+  return document;
+}
+
+std::string skipped_text(const warm::WarmFigures& figures) {
+  std::string text;
+  const auto add = [&](std::uint64_t count, std::string_view what) {
+    if (count != 0) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", format_count(count), what);
+  };
+  add(figures.skipped.hidden, "hidden");
+  add(figures.skipped.ignored, "ignored by .gitignore");
+  add(figures.skipped.excluded, "excluded");
+  add(figures.binary, "binary");
+  add(figures.not_utf8.total, "not UTF-8");
+  add(figures.skipped.unreadable.total, "unreadable");
+  add(figures.skipped.special, "not regular files");
+  add(figures.too_large, "too large");
+  add(figures.skipped.repeated, "directories met again");
+  add(figures.skipped.store, "of the store itself");
+  return text.empty() ? "none" : text;
+}
+
+std::string to_text(const warm::WarmFigures& figures) {
+  const warm::WarmSeconds& seconds = figures.seconds;
+  Table table;
+  table.add("files",
+            fmt::format("{} ({} read)", format_count(figures.files), format_count(figures.files_read)));
+  table.add("skipped", skipped_text(figures));
+  table.add("sections", format_count(figures.sections));
+  table.add("hits", fmt::format("{} ({})", format_count(figures.hits), format_percent(figures.hit_rate())));
+  table.add("misses", format_count(figures.misses));
+  table.add("tokens", fmt::format("{} new", format_count(figures.tokens)));
+  if (figures.declined != 0) {
+    table.add("declined", fmt::format("{} (no room: raise --max-bytes)", format_count(figures.declined)));
+  }
+  table.add("store",
+            fmt::format("{} of {}, {} entries", format_mib(figures.store.file_bytes),
+                        format_mib(figures.store.max_bytes), format_count(figures.store.entry_count)));
+  table.add("seconds", fmt::format("{:.2f} (scan {:.2f}, tokenize {:.2f}, store {:.2f})", seconds.total,
+                                   seconds.scan, seconds.tokenize, seconds.store));
+  return table.text();
+}
+
+void report_interruption(Console& console, const warm::WarmFigures& figures) {
+  console.note(fmt::format("interrupted: {} of {} sections stored; run the same command to go on",
+                           format_count(figures.hits + figures.stored), format_count(figures.sections)));
+}
+
+int warm_store(Session& session, const Arguments& arguments) {
+  const warm::WarmOptions options = warm_options(arguments);
+  Options store;
+  store.on_message = session.console.sink();
+  if (!arguments.max_bytes.empty()) store.max_bytes = parse_size(arguments.max_bytes);
+
+  warm::WarmFigures figures;
+  {
+    const InterruptGuard interrupt;
+    Progress progress(session.console, !arguments.quiet);
+    TokenizedCache cache = TokenizedCache::open(arguments.store, std::move(store));
+    figures = warm::warm(cache, options, session.load, progress);
+    cache.close();
+  }
+  if (!arguments.quiet) {
+    print_names(session.console, "files are not UTF-8 and were left out", figures.not_utf8);
+    print_names(session.console, "files or directories could not be read", figures.skipped.unreadable);
+  }
+  if (arguments.json) {
+    print_json(session.console, to_json(arguments, figures));
+  } else {
+    session.console.data(to_text(figures));
+  }
+  if (!figures.interrupted) return kExitOk;
+  report_interruption(session.console, figures);
+  return kExitInterrupted;
+}
+
+void add_options(CLI::App& verb, Arguments& arguments) {
+  verb.add_option("STORE", arguments.store, "the store's directory; made if it is not there")->required();
+  verb.add_option("CORPUS", arguments.corpus, "a directory, or one file")->required();
+  verb.add_option("--tokenizer", arguments.tokenizer,
+                  "a tokenizer file, or 'bytes' for the built-in byte-level tokenizer")
+      ->required()
+      ->type_name("FILE");
+  verb.add_option("--seq-len", arguments.sequence_len, "keep at most this many tokens of each file")
+      ->required()
+      ->type_name("N");
+  verb.add_option("--include", arguments.include, "only files that match, or lie in a directory that does")
+      ->allow_extra_args(false)
+      ->type_name("GLOB");
+  verb.add_option("--exclude", arguments.exclude, "neither files nor directories that match")
+      ->allow_extra_args(false)
+      ->type_name("GLOB");
+  verb.add_flag("--hidden", arguments.hidden, "also files and directories whose names begin with a dot");
+  verb.add_flag("--no-ignore", arguments.no_ignore, "do not obey .gitignore files");
+  verb.add_option("--jobs", arguments.jobs, "threads to read and tokenize on; 0, the default: all cores")
+      ->check(CLI::Range(0U, 1024U))
+      ->type_name("N");
+  verb.add_option("--max-bytes", arguments.max_bytes,
+                  "hard cap on the size of the store, e.g. 500M; default 10G")
+      ->type_name("SIZE");
+  verb.add_flag("--rehash", arguments.rehash, "read every file, also those that look unchanged");
+  verb.add_flag("--quiet", arguments.quiet, "no progress, no lists of left-out files");
+  verb.add_flag("--json", arguments.json, "print one JSON object");
+}
+
+}  // namespace
+
+void add_warm(CLI::App& app, Action& action) {
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("warm", "Tokenize what is new or changed in a corpus, and store it");
+  add_options(*verb, *arguments);
+  verb->footer(kExamples);
+  verb->callback([arguments, &action] {
+    action = [arguments](Session& session) { return warm_store(session, *arguments); };
+  });
+}
+
+}  // namespace tokcask::cli
