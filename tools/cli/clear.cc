@@ -58,7 +58,7 @@ int clear(Session& session, const Arguments& arguments) {
     document["removed"] = removed;
     print_json(session.console, document);
   } else if (agreed) {
-    session.console.data(fmt::format("removed {} entries\n", format_count(removed)));
+    session.console.data(fmt::format("removed  {}\n", format_count(removed)));
   } else {
     session.console.note("nothing removed");
   }

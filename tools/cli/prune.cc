@@ -1,7 +1,6 @@
 #include <chrono>
 #include <memory>
 
-#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include "cli/cli.h"
@@ -35,8 +34,10 @@ int prune(Session& session, const Arguments& arguments) {
     document["file_bytes"] = stats.file_bytes;
     print_json(session.console, document);
   } else {
-    session.console.data(fmt::format("removed {} entries not used for {}, {} left\n", format_count(removed),
-                                     arguments.older_than, format_count(stats.entry_count)));
+    Table table;
+    table.add("removed", format_count(removed));
+    table.add("left", format_count(stats.entry_count));
+    session.console.data(table.text());
   }
   return kExitOk;
 }

@@ -50,8 +50,11 @@ void keep_out(const std::filesystem::path& store, corpus::WalkOptions& walk) {
   struct stat status;
   if (::stat(store.c_str(), &status) == 0) walk.never.emplace_back(status.st_dev, status.st_ino);
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(store, error)) {
-    if (::lstat(entry.path().c_str(), &status) == 0) walk.never.emplace_back(status.st_dev, status.st_ino);
+  std::filesystem::directory_iterator entry(store, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    if (::lstat(entry->path().c_str(), &status) == 0) {
+      walk.never.emplace_back(status.st_dev, status.st_ino);
+    }
   }
 }
 
