@@ -61,6 +61,7 @@ TEST_CASE("clear: asks on a terminal, and does as told") {
 TEST_CASE("clear: absent stores") {
   const test::TempDir dir;
   CHECK(test::run({"clear", dir / "absent", "--force"}).code == cli::kExitNoStore);
+  CHECK(test::run({"clear", dir / "absent"}).code == cli::kExitNoStore);
   test::Terminal terminal;
   CHECK(terminal.run({"clear", dir / "absent"}) == cli::kExitNoStore);
   CHECK_FALSE(std::filesystem::exists(dir / "absent"));

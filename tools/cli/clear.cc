@@ -31,13 +31,13 @@ std::string read_answer() {
 
 bool confirmed(Session& session, const Arguments& arguments) {
   if (arguments.force) return true;
+  TokenizedCache cache = open_to_read(arguments.store, session.console);
+  const Stats stats = cache.stats();
+  cache.close();
   if (::isatty(STDIN_FILENO) != 1 || ::isatty(STDERR_FILENO) != 1) {
     throw Error(Errc::kInvalidArgument,
                 "clear removes every entry: give --force to do that without a question");
   }
-  TokenizedCache cache = open_to_read(arguments.store, session.console);
-  const Stats stats = cache.stats();
-  cache.close();
   session.console.note(fmt::format("Remove all {} entries ({}) of {}? [y/N]", format_count(stats.entry_count),
                                    format_mib(stats.total_bytes), printable(arguments.store)));
   const std::string answer = read_answer();

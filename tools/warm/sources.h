@@ -65,8 +65,6 @@ class Sources {
   [[nodiscard]] std::uint32_t directory_of(std::uint32_t index) const {
     return corpus_.files[index].directory;
   }
-  // Whether the index differs, or may differ, from what the walk found.
-  [[nodiscard]] bool is_stale(std::uint32_t directory) const { return stale_[directory]; }
 
  private:
   [[nodiscard]] std::span<const std::uint32_t> files_in(std::uint32_t directory) const;
