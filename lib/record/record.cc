@@ -1,0 +1,114 @@
+#include "record/record.h"
+
+#include <xxhash.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+
+namespace tokcask {
+
+namespace record {
+
+namespace {
+
+std::uint64_t checksum_of(Header header, std::span<const std::byte> payload) noexcept {
+  header.checksum = 0;
+  const XXH64_hash_t seed = XXH3_64bits(&header, sizeof header);
+  return XXH3_64bits_withSeed(payload.data(), payload.size(), seed);
+}
+
+}  // namespace
+
+std::uint64_t hash_key(std::string_view canonical) noexcept {
+  return XXH3_64bits(canonical.data(), canonical.size());
+}
+
+void encode(Header header, std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
+            std::span<std::byte> out) noexcept {
+  header.magic = kMagic;
+  header.version = kVersion;
+  header.flags = mask.empty() ? std::uint16_t{0} : kFlagMask;
+  header.length = static_cast<std::uint32_t>(ids.size());
+  std::byte* const payload = out.data() + kHeaderBytes;
+  if (!ids.empty()) std::memcpy(payload, ids.data(), ids.size_bytes());
+  std::size_t end = ids.size_bytes();
+  if (!mask.empty()) {
+    const std::size_t at = mask_offset(ids.size());
+    std::memset(payload + end, 0, at - end);
+    std::memcpy(payload + at, mask.data(), mask.size_bytes());
+    end = at + mask.size_bytes();
+  }
+  std::memset(payload + end, 0, out.size() - kHeaderBytes - end);
+  header.checksum = checksum_of(header, {payload, end});
+  std::memcpy(out.data(), &header, sizeof header);
+}
+
+std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key_hash,
+                             const char** reason) noexcept {
+  const auto fail = [&](const char* why) {
+    *reason = why;
+    return std::nullopt;
+  };
+  if (bytes.size() < kHeaderBytes) return fail("it is shorter than a record header");
+  Header header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  if (header.magic != kMagic) return fail("it does not start with a record's magic number");
+  if (header.version != kVersion) return fail("its record version is not known");
+  if ((header.flags & ~kFlagMask) != 0) return fail("its flags are not known");
+  if (header.key_hash != key_hash) return fail("it belongs to another key");
+  const bool has_mask = (header.flags & kFlagMask) != 0;
+  if (header.length > kMaxTokens || record_bytes(header.length, has_mask) != bytes.size()) {
+    return fail("its length does not fit its size");
+  }
+  const std::byte* const payload = bytes.data() + kHeaderBytes;
+  Record record{header, {}, {}};
+  record.ids = {reinterpret_cast<const std::int32_t*>(payload), header.length};
+  if (has_mask) {
+    record.mask = {reinterpret_cast<const std::int32_t*>(payload + mask_offset(header.length)),
+                   header.length};
+  }
+  return record;
+}
+
+bool checksum_ok(const Record& record) noexcept {
+  const auto* const payload = reinterpret_cast<const std::byte*>(record.ids.data());
+  const std::size_t size = payload_bytes(record.ids.size(), !record.mask.empty());
+  return checksum_of(record.header, {payload, size}) == record.header.checksum;
+}
+
+}  // namespace record
+
+namespace {
+
+// Grown by replacement; every array ever handed out stays, so that a span of it never dangles. The sizes
+// double, so all together they are less than twice the largest.
+struct Ones {
+  std::size_t count = 0;
+  const std::int32_t* data = nullptr;
+};
+
+}  // namespace
+
+std::span<const std::int32_t> all_ones(std::size_t count) {
+  static std::atomic<const Ones*> current{nullptr};
+  static std::mutex growing;
+  const Ones* ones = current.load(std::memory_order_acquire);
+  if (ones == nullptr || ones->count < count) {
+    const std::lock_guard lock(growing);
+    ones = current.load(std::memory_order_acquire);
+    if (ones == nullptr || ones->count < count) {
+      const std::size_t size = std::bit_ceil(std::max<std::size_t>(count, std::size_t{1} << 14));
+      auto* const data =
+          static_cast<std::int32_t*>(::operator new(size * sizeof(std::int32_t), std::align_val_t{64}));
+      std::uninitialized_fill_n(data, size, 1);
+      ones = new Ones{size, data};
+      current.store(ones, std::memory_order_release);
+    }
+  }
+  return {ones->data, count};
+}
+
+}  // namespace tokcask

@@ -1,0 +1,92 @@
+// The record: what lies in LMDB under a canonical key. A format, no I/O.
+//
+//   offset size field
+//        0    4 magic "TKR1"
+//        4    2 version (1)
+//        6    2 flags: bit 0 = an irregular attention mask is stored
+//        8    4 length: number of tokens
+//       12    4 slot: the entry's place in the metadata and access tables
+//       16    8 generation: store-wide number of the put that wrote this record
+//       24    8 key hash: XXH3-64 of the canonical key
+//       32    8 checksum: XXH3-64 of payload (and mask), seeded with XXH3-64 of the header with this field 0
+//       40    8 created: nanoseconds since the Unix epoch
+//       48  4*n input_ids, int32
+//        .  4*n attention_mask, int32, only with flag bit 0; starts at the next multiple of 64 after the ids
+//        .    . zero bytes up to a multiple of 8
+//
+// All little-endian. 48 + LMDB's 16-byte overflow page header put the payload of a record in overflow pages
+// at page + 64. Sizes that are multiples of 8 keep inline records 8-byte aligned (see DESIGN.md).
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include <tokcask/tokens.h>
+
+namespace tokcask::record {
+
+static_assert(std::endian::native == std::endian::little, "the on-disk format is little-endian");
+
+inline constexpr std::uint32_t kMagic = 0x31524B54;  // "TKR1"
+inline constexpr std::uint16_t kVersion = 1;
+inline constexpr std::uint16_t kFlagMask = 1;
+inline constexpr std::size_t kHeaderBytes = 48;
+inline constexpr std::size_t kMaskAlignment = 64;
+// Keeps every size below LMDB's 4 GiB limit for a value, with a stored mask included.
+inline constexpr std::size_t kMaxTokens = std::size_t{1} << 28;
+
+struct Header {
+  std::uint32_t magic = kMagic;
+  std::uint16_t version = kVersion;
+  std::uint16_t flags = 0;
+  std::uint32_t length = 0;
+  std::uint32_t slot = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t key_hash = 0;
+  std::uint64_t checksum = 0;
+  std::uint64_t created_ns = 0;
+};
+static_assert(sizeof(Header) == kHeaderBytes);
+
+constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
+
+// Offset of a stored mask from the start of the payload.
+constexpr std::size_t mask_offset(std::size_t length) {
+  return round_up(length * sizeof(std::int32_t), kMaskAlignment);
+}
+// Bytes of payload: ids, and the mask where one is stored.
+constexpr std::size_t payload_bytes(std::size_t length, bool mask) {
+  const std::size_t ids = length * sizeof(std::int32_t);
+  return mask ? mask_offset(length) + ids : ids;
+}
+constexpr std::size_t record_bytes(std::size_t length, bool mask) {
+  return round_up(kHeaderBytes + payload_bytes(length, mask), 8);
+}
+
+std::uint64_t hash_key(std::string_view canonical) noexcept;
+
+// Writes a whole record into `out`, which has exactly record_bytes(length, !mask.empty()) bytes. Fills the
+// header's magic, version, flags, length and checksum; slot, generation, key_hash and created are taken.
+void encode(Header header, std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
+            std::span<std::byte> out) noexcept;
+
+// A record whose header is plausible for its size and key. Points into the bytes it was made from.
+struct Record {
+  Header header;
+  std::span<const std::int32_t> ids;
+  std::span<const std::int32_t> mask;  // empty: all ones
+};
+
+// Reads a record without trusting it: never looks outside `bytes`, which must be 4-byte aligned. Returns
+// nothing, and why in `*reason`, when it is not a record of this key.
+std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key_hash,
+                             const char** reason) noexcept;
+
+// Whether header and payload are the bytes that encode() wrote.
+bool checksum_ok(const Record& record) noexcept;
+
+}  // namespace tokcask::record

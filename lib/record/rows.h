@@ -1,0 +1,152 @@
+// The metadata table: which rows it has, and how they are laid out. A format, no I/O.
+//
+// Keys are 8 bytes: a tag, then a 56-bit number in big-endian order, so that rows of one tag are neighbours
+// in numeric order; rows that belong to a path have 16 bytes: the tag, then 15 bytes of the path's XXH3-128.
+// Values are multiples of 8 bytes, little-endian.
+//
+//   tag number    row
+//    S  0         StoreRow: identity, format version, totals
+//    T  number    a tokenizer's sha as text, interned: entries name it by number (from 1)
+//    E  chunk     127 EntryRows: one per slot, 4,064 bytes: one overflow page
+//    A  chunk     510 last access times, u64 nanoseconds, by slot, 4,080 bytes: one overflow page
+//    L  slot      the section id as text, when it is not 16 lower-case hex digits
+//    R  run id    RunRow
+//    D  path hash the files remembered of one directory (see encode_directory)
+//    F  path hash a tokenizer file's identity and its tokenizer's sha
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tokcask/source_index.h>
+
+namespace tokcask::rows {
+
+inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr char kStoreMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', '\0'};
+inline constexpr std::uint32_t kNoSlot = 0xffffffff;
+
+enum class Tag : char {
+  kStore = 'S',
+  kTokenizer = 'T',
+  kEntries = 'E',
+  kAccess = 'A',
+  kLiteral = 'L',
+  kRun = 'R',
+  kDirectory = 'D',
+  kTokenizerFile = 'F',
+};
+
+// A key of the metadata table.
+class MetaKey {
+ public:
+  MetaKey(Tag tag, std::uint64_t number) noexcept;
+  static MetaKey of_path(Tag tag, std::string_view path) noexcept;
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {bytes_.data(), size_}; }
+
+ private:
+  MetaKey() = default;
+  std::array<std::byte, 16> bytes_{};
+  std::size_t size_ = 8;
+};
+
+// The number in a key of 8 bytes with this tag, or nothing.
+std::optional<std::uint64_t> number_of(std::span<const std::byte> key, Tag tag) noexcept;
+
+struct StoreRow {
+  char magic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', '\0'};
+  std::uint32_t format_version = kFormatVersion;
+  std::uint32_t page_bytes = 0;
+  std::array<std::uint8_t, 16> uuid{};
+  std::uint64_t created_ns = 0;
+  std::uint64_t entry_count = 0;
+  std::uint64_t total_bytes = 0;    // page bytes of live entries
+  std::uint64_t payload_bytes = 0;  // ids and irregular masks of live entries
+  std::uint64_t next_generation = 1;
+  std::uint32_t slot_count = 0;       // slots ever used; all live slots are below it
+  std::uint32_t free_slot = kNoSlot;  // head of the list of free slots, linked through EntryRow::section
+  std::uint32_t tokenizer_count = 0;
+  std::uint32_t reserved0 = 0;
+  std::uint64_t last_run_id = 0;
+  std::uint64_t commits = 0;
+  std::uint64_t max_bytes = 0;  // budget of the handle that committed last
+  std::uint64_t clock_ns = 0;   // newest access time handed out
+  char tokenizer_sha[64] = {};  // as told by save_manifest
+  std::uint64_t reserved[9] = {};
+};
+static_assert(sizeof(StoreRow) == 256);
+
+struct EntryRow {
+  std::uint64_t section = 0;  // the 16 hex digits as a number; a hash if kLiteral; the next free slot if free
+  std::uint32_t tokenizer = 0;  // number of its T row; 0: this slot is free
+  std::uint32_t sequence_len = 0;
+  std::uint64_t generation = 0;  // equals the record's, or the record is not the current one
+  std::uint32_t occupied = 0;    // bytes of pages that the record takes
+  std::uint32_t payload = 0;     // bytes of ids and mask; the top bit is kLiteral
+  static constexpr std::uint32_t kLiteral = 0x80000000;
+};
+static_assert(sizeof(EntryRow) == 32);
+
+inline constexpr std::size_t kEntriesPerChunk = 127;
+inline constexpr std::size_t kStampsPerChunk = 510;
+using EntryChunk = std::array<EntryRow, kEntriesPerChunk>;
+using StampChunk = std::array<std::uint64_t, kStampsPerChunk>;
+
+struct RunRow {
+  std::uint64_t run_id = 0;
+  std::int64_t started_ns = 0;
+  std::int64_t ended_ns = 0;
+  std::uint64_t hits = 0;
+  std::uint64_t misses = 0;
+  std::uint64_t puts = 0;
+  std::uint64_t declined = 0;
+  std::uint64_t evicted = 0;
+  double tokenize_seconds = 0.0;
+  std::uint64_t bytes_after = 0;
+  std::uint64_t pid = 0;
+  std::uint64_t reserved[5] = {};
+};
+static_assert(sizeof(RunRow) == 128);
+
+// Copies a fixed-size row out of a value, if the value has its size.
+template <typename Row>
+std::optional<Row> read_row(std::span<const std::byte> value) noexcept {
+  if (value.size() != sizeof(Row)) return std::nullopt;
+  Row row;
+  std::memcpy(static_cast<void*>(&row), value.data(), sizeof row);
+  return row;
+}
+template <typename Row>
+std::span<const std::byte> bytes_of(const Row& row) noexcept {
+  return std::as_bytes(std::span(&row, 1));
+}
+
+// The 16 lower-case hex digits of a section id as a number, or nothing if it is not that.
+std::optional<std::uint64_t> pack_section(std::string_view section_id) noexcept;
+std::string unpack_section(std::uint64_t packed);
+
+// Text in a row: its bytes, then zeros up to a multiple of 8. Holds no NUL itself.
+std::vector<std::byte> encode_text(std::string_view text);
+std::string_view decode_text(std::span<const std::byte> value) noexcept;
+
+// A directory row: u32 version (1), u32 file count, u32 path bytes, u32 0, the path, then per file
+//   u64 size, i64 mtime, i64 ctime, u64 inode, 8 bytes section, u8 kind, u8 0, u16 name bytes, the name
+// packed without gaps, then zeros up to a multiple of 8. A file with a longer name is left out.
+std::vector<std::byte> encode_directory(std::string_view path, const SourceDirectory& files);
+// Nothing if it is damaged or of another path.
+std::optional<SourceDirectory> decode_directory(std::string_view path, std::span<const std::byte> value);
+
+// A tokenizer file's row: u64 size, i64 mtime, i64 ctime, u64 inode, u32 sha bytes, u32 path bytes, both
+// texts.
+std::vector<std::byte> encode_tokenizer_file(std::string_view path, const FileIdentity& identity,
+                                             std::string_view sha);
+std::optional<std::string> decode_tokenizer_file(std::string_view path, const FileIdentity& identity,
+                                                 std::span<const std::byte> value);
+
+}  // namespace tokcask::rows
