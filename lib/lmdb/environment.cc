@@ -1,0 +1,321 @@
+#include "lmdb/environment.h"
+
+#include <fmt/format.h>
+#include <lmdb.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <utility>
+
+#include "lmdb/page_layout.h"
+
+namespace tokcask::lmdb {
+
+namespace {
+
+constexpr std::uint64_t kMapBytes = std::uint64_t{1} << 40;
+constexpr std::uint64_t kSmallestMapBytes = std::uint64_t{1} << 32;
+// The first process to open lock.mdb fixes the number; a slot costs 64 bytes of that file.
+constexpr unsigned kMaxReaders = 4096;
+constexpr std::array<const char*, kTableCount> kTableNames = {"records", "meta"};
+constexpr mdb_mode_t kFileMode = 0600;
+
+// The one error map.
+Error error_of(int code, const char* doing, const std::filesystem::path& path) {
+  Errc errc = Errc::kIo;
+  std::string advice;
+  switch (code) {
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+    case MDB_INCOMPATIBLE:
+    case MDB_NOTFOUND:
+    case MDB_PANIC:
+      errc = Errc::kDamaged;
+      break;
+    case MDB_READERS_FULL:
+      errc = Errc::kBusy;
+      advice = fmt::format("; {} readers have the store open", kMaxReaders);
+      break;
+    case EAGAIN:
+      errc = Errc::kBusy;
+      advice =
+          "; another process that has the store open seems to have this process's id: two containers that "
+          "share "
+          "a store must share their process ids too (for example docker run --pid)";
+      break;
+    case ENOSPC:
+      advice = "; free some space: nothing that was committed is lost";
+      break;
+    default:
+      break;
+  }
+  return Error(errc, fmt::format("{}: cannot {}: {}{}", path.string(), doing, mdb_strerror(code), advice));
+}
+
+void check(int code, const char* doing, const std::filesystem::path& path) {
+  if (code != MDB_SUCCESS) throw error_of(code, doing, path);
+}
+
+MDB_val value_of(Bytes bytes) {
+  // LMDB takes what it only reads as a pointer to non-const.
+  return {bytes.size(), const_cast<std::byte*>(bytes.data())};
+}
+Bytes bytes_of(const MDB_val& value) { return {static_cast<const std::byte*>(value.mv_data), value.mv_size}; }
+
+TableStat stat_of(MDB_txn* txn, unsigned dbi, const std::filesystem::path& path) {
+  MDB_stat stat;
+  check(mdb_stat(txn, dbi, &stat), "read a table's figures", path);
+  return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
+}
+
+std::optional<Bytes> get_value(MDB_txn* txn, unsigned dbi, Bytes key, const std::filesystem::path& path) {
+  MDB_val k = value_of(key);
+  MDB_val v;
+  const int code = mdb_get(txn, dbi, &k, &v);
+  if (code == MDB_NOTFOUND) return std::nullopt;
+  check(code, "read", path);
+  return bytes_of(v);
+}
+
+std::size_t index(Table table) { return static_cast<std::size_t>(table); }
+
+}  // namespace
+
+// ---- Environment ----
+
+std::unique_ptr<Environment> Environment::open(const std::filesystem::path& directory, Mode mode) {
+  std::unique_ptr<Environment> self(new Environment);
+  self->path_ = directory / "data.mdb";
+  self->read_only_ = mode == Mode::kReadOnly;
+  const unsigned flags = MDB_NOTLS | (self->read_only_ ? MDB_RDONLY : 0U);
+  for (self->map_bytes_ = kMapBytes;; self->map_bytes_ /= 2) {
+    check(mdb_env_create(&self->env_), "create an environment", self->path_);
+    check(mdb_env_set_mapsize(self->env_, self->map_bytes_), "set the map size", self->path_);
+    check(mdb_env_set_maxreaders(self->env_, kMaxReaders), "set the number of readers", self->path_);
+    check(mdb_env_set_maxdbs(self->env_, kTableCount), "set the number of databases", self->path_);
+    const int code = mdb_env_open(self->env_, directory.c_str(), flags, kFileMode);
+    if (code == MDB_SUCCESS) break;
+    // LMDB wants a failed environment closed before anything else.
+    mdb_env_close(self->env_);
+    self->env_ = nullptr;
+    if (code != ENOMEM || self->map_bytes_ <= kSmallestMapBytes) throw error_of(code, "open", self->path_);
+  }
+  self->open_tables(mode);
+  MDB_stat stat;
+  check(mdb_env_stat(self->env_, &stat), "read the page size", self->path_);
+  self->page_bytes_ = stat.ms_psize;
+  return self;
+}
+
+void Environment::open_tables(Mode mode) {
+  const bool create = mode == Mode::kCreate;
+  MDB_txn* txn = nullptr;
+  check(mdb_txn_begin(env_, nullptr, create ? 0 : MDB_RDONLY, &txn), "begin a transaction", path_);
+  for (std::size_t i = 0; i < kTableCount; ++i) {
+    const int code = mdb_dbi_open(txn, kTableNames[i], create ? MDB_CREATE : 0U, &tables_[i]);
+    if (code != MDB_SUCCESS) {
+      mdb_txn_abort(txn);
+      throw error_of(code, "open its tables", path_);
+    }
+  }
+  // Also a read-only one is committed, because abort would close the handles again.
+  check(mdb_txn_commit(txn), "open its tables", path_);
+}
+
+Environment::~Environment() {
+  if (env_ != nullptr) mdb_env_close(env_);
+}
+
+std::uint64_t Environment::last_txnid() const noexcept {
+  MDB_envinfo info;
+  mdb_env_info(env_, &info);
+  return info.me_last_txnid;
+}
+
+std::uint64_t Environment::page_count() const noexcept {
+  MDB_envinfo info;
+  mdb_env_info(env_, &info);
+  return info.me_last_pgno + 1;
+}
+
+std::uint64_t Environment::file_bytes() const {
+  mdb_filehandle_t fd = -1;
+  check(mdb_env_get_fd(env_, &fd), "find its descriptor", path_);
+  struct stat status{};
+  check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "read its size", path_);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::optional<std::uint64_t> Environment::oldest_reader() const {
+  // LMDB tells its reader table only as text: one line per slot with pid, thread and txnid, or "-" for a slot
+  // that holds no snapshot.
+  std::optional<std::uint64_t> oldest;
+  const auto line = [](const char* text, void* context) {
+    std::string_view rest(text);
+    while (!rest.empty() && (rest.back() == '\n' || rest.back() == ' ')) rest.remove_suffix(1);
+    const std::string_view last = rest.substr(rest.rfind(' ') + 1);
+    std::uint64_t txnid = 0;
+    if (std::from_chars(last.data(), last.data() + last.size(), txnid).ec == std::errc()) {
+      auto& found = *static_cast<std::optional<std::uint64_t>*>(context);
+      found = std::min(found.value_or(txnid), txnid);
+    }
+    return 0;
+  };
+  mdb_reader_list(env_, line, &oldest);
+  return oldest;
+}
+
+int Environment::clear_dead_readers() const noexcept {
+  int dead = 0;
+  mdb_reader_check(env_, &dead);
+  return dead;
+}
+
+// ---- ReadTransaction ----
+
+ReadTransaction::ReadTransaction(const Environment& environment) : environment_(&environment) {
+  int code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
+  if (code == MDB_READERS_FULL && environment.clear_dead_readers() > 0) {
+    code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
+  }
+  check(code, "begin a snapshot", environment.path_);
+}
+
+ReadTransaction::~ReadTransaction() {
+  if (txn_ != nullptr) mdb_txn_abort(txn_);
+}
+
+void ReadTransaction::reset() noexcept { mdb_txn_reset(txn_); }
+
+void ReadTransaction::renew() { check(mdb_txn_renew(txn_), "renew a snapshot", environment_->path_); }
+
+std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
+
+std::optional<Bytes> ReadTransaction::get(Table table, Bytes key) const {
+  return get_value(txn_, environment_->tables_[index(table)], key, environment_->path_);
+}
+
+TableStat ReadTransaction::stat(Table table) const {
+  return stat_of(txn_, environment_->tables_[index(table)], environment_->path_);
+}
+
+std::vector<FreedPages> ReadTransaction::free_list() const {
+  // Database 0 is the free list: txnid -> count, then that many page numbers. LMDB opens it to read-only
+  // transactions (its mdb_stat does the same).
+  std::vector<FreedPages> list;
+  MDB_cursor* cursor = nullptr;
+  check(mdb_cursor_open(txn_, 0, &cursor), "read the free list", environment_->path_);
+  MDB_val key;
+  MDB_val value;
+  while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == MDB_SUCCESS) {
+    FreedPages& record = list.emplace_back();
+    if (key.mv_size == sizeof record.txnid) std::memcpy(&record.txnid, key.mv_data, sizeof record.txnid);
+    if (value.mv_size >= sizeof record.count) std::memcpy(&record.count, value.mv_data, sizeof record.count);
+  }
+  mdb_cursor_close(cursor);
+  return list;
+}
+
+// ---- WriteTransaction ----
+
+WriteTransaction::WriteTransaction(const Environment& environment) : environment_(&environment) {
+  check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write", environment.path_);
+}
+
+WriteTransaction::~WriteTransaction() {
+  if (txn_ != nullptr) mdb_txn_abort(txn_);
+}
+
+std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
+  return get_value(txn_, environment_->tables_[index(table)], key, environment_->path_);
+}
+
+TableStat WriteTransaction::stat(Table table) const {
+  return stat_of(txn_, environment_->tables_[index(table)], environment_->path_);
+}
+
+void WriteTransaction::put(Table table, Bytes key, Bytes value) {
+  const Reserved space = reserve(table, key, value.size());
+  if (!value.empty()) std::memcpy(space.value.data(), value.data(), value.size());
+}
+
+WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std::size_t size) {
+  MDB_val k = value_of(key);
+  MDB_val v{size, nullptr};
+  check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE), "write",
+        environment_->path_);
+  Reserved reserved{{static_cast<std::byte*>(v.mv_data), size}, 0};
+  if (const std::uint64_t pages = value_pages(key.size(), size, environment_->page_bytes_); pages > 0) {
+    // A dirty overflow page is a whole page in memory, header first, and its number is the header's first
+    // field.
+    std::uint64_t number = 0;
+    std::memcpy(&number, reserved.value.data() - sizeof(layout::PageHeader), sizeof number);
+    reserved.end_page = number + pages;
+  }
+  return reserved;
+}
+
+bool WriteTransaction::erase(Table table, Bytes key) {
+  MDB_val k = value_of(key);
+  const int code = mdb_del(txn_, environment_->tables_[index(table)], &k, nullptr);
+  if (code == MDB_NOTFOUND) return false;
+  check(code, "delete", environment_->path_);
+  return true;
+}
+
+void WriteTransaction::commit() {
+  // LMDB frees the transaction whether or not the commit succeeds.
+  check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit", environment_->path_);
+}
+
+// ---- Cursor ----
+
+Cursor::Cursor(const ReadTransaction& transaction, Table table) : environment_(transaction.environment_) {
+  check(mdb_cursor_open(transaction.txn_, environment_->tables_[index(table)], &cursor_), "read",
+        environment_->path_);
+}
+
+Cursor::Cursor(const WriteTransaction& transaction, Table table) : environment_(transaction.environment_) {
+  check(mdb_cursor_open(transaction.txn_, environment_->tables_[index(table)], &cursor_), "read",
+        environment_->path_);
+}
+
+Cursor::~Cursor() { mdb_cursor_close(cursor_); }
+
+namespace {
+
+std::optional<Cursor::Entry> move(MDB_cursor* cursor, MDB_cursor_op how, Bytes key,
+                                  const std::filesystem::path& path) {
+  MDB_val k = value_of(key);
+  MDB_val v;
+  const int code = mdb_cursor_get(cursor, &k, &v, how);
+  if (code == MDB_NOTFOUND) return std::nullopt;
+  check(code, "read", path);
+  return Cursor::Entry{bytes_of(k), bytes_of(v)};
+}
+
+}  // namespace
+
+std::optional<Cursor::Entry> Cursor::first() const {
+  return move(cursor_, MDB_FIRST, {}, environment_->path_);
+}
+std::optional<Cursor::Entry> Cursor::next() const { return move(cursor_, MDB_NEXT, {}, environment_->path_); }
+std::optional<Cursor::Entry> Cursor::seek(Bytes key) const {
+  return move(cursor_, MDB_SET_RANGE, key, environment_->path_);
+}
+std::optional<Bytes> Cursor::find(Bytes key) const {
+  const auto entry = move(cursor_, MDB_SET, key, environment_->path_);
+  return entry ? std::optional(entry->value) : std::nullopt;
+}
+
+std::uint64_t value_pages(std::size_t key_bytes, std::size_t value_bytes, std::size_t page_bytes) noexcept {
+  if (sizeof(layout::NodeHeader) + key_bytes + value_bytes <= layout::max_node_bytes(page_bytes)) return 0;
+  return layout::overflow_pages(value_bytes, page_bytes);
+}
+
+}  // namespace tokcask::lmdb

@@ -1,0 +1,180 @@
+// The room that talks to LMDB: environment, transactions and cursors as types whose lifetimes are LMDB's
+// rules.
+//
+// What is used of LMDB, and how:
+//  - One Environment per process and file. A second one, or any other descriptor on lock.mdb, would drop this
+//    process's POSIX locks; the caller sees to that (see cache/registry).
+//  - No MDB_WRITEMAP: a full disk is an error code, not a signal, and the map is read-only memory.
+//  - MDB_NOTLS: a read transaction belongs to an object, not to a thread.
+//  - The map is reserved once and never resized, because resizing would pull it away under live views.
+//  - Two named databases. Keys and values in both have sizes that are multiples of 8, which keeps inline
+//    values 8-byte aligned; nothing is stored in the unnamed database but the names.
+//  - Never used after fork() in the child: not even to close it.
+//
+// Every failure is thrown as tokcask::Error, made in one place from LMDB's code (see error_of).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <tokcask/error.h>
+
+struct MDB_env;
+struct MDB_txn;
+struct MDB_cursor;
+
+namespace tokcask::lmdb {
+
+using Bytes = std::span<const std::byte>;
+
+enum class Table : unsigned { kRecords = 0, kMeta = 1 };
+inline constexpr std::size_t kTableCount = 2;
+
+// Figures of one database as a transaction sees it.
+struct TableStat {
+  std::uint64_t depth = 0;
+  std::uint64_t branch_pages = 0;
+  std::uint64_t leaf_pages = 0;
+  std::uint64_t overflow_pages = 0;
+  std::uint64_t entries = 0;
+};
+
+// Pages that a past transaction freed: one record of LMDB's free list.
+struct FreedPages {
+  std::uint64_t txnid = 0;
+  std::uint64_t count = 0;
+};
+
+class Environment {
+ public:
+  enum class Mode { kCreate, kReadWrite, kReadOnly };
+  // Opens `directory`/data.mdb. Only kCreate makes the file and its databases; a file that lacks them is
+  // Error(kDamaged). kReadOnly is for files this process may not write.
+  static std::unique_ptr<Environment> open(const std::filesystem::path& directory, Mode mode);
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+  [[nodiscard]] std::uint64_t last_txnid() const noexcept;
+  // One more than the number of the last page ever used: the file is at most this many pages long.
+  [[nodiscard]] std::uint64_t page_count() const noexcept;
+  [[nodiscard]] std::size_t page_bytes() const noexcept { return page_bytes_; }
+  [[nodiscard]] bool read_only() const noexcept { return read_only_; }
+  // Bytes of address space reserved for the map.
+  [[nodiscard]] std::uint64_t map_bytes() const noexcept { return map_bytes_; }
+  // Size of data.mdb on disk.
+  [[nodiscard]] std::uint64_t file_bytes() const;
+
+  // The oldest snapshot that any process holds, or nothing when there is none.
+  [[nodiscard]] std::optional<std::uint64_t> oldest_reader() const;
+  // Frees the reader slots of dead processes; returns how many there were.
+  int clear_dead_readers() const noexcept;
+
+ private:
+  friend class ReadTransaction;
+  friend class WriteTransaction;
+  friend class Cursor;
+  Environment() = default;
+  void open_tables(Mode mode);
+
+  MDB_env* env_ = nullptr;
+  std::filesystem::path path_;
+  std::array<unsigned, kTableCount> tables_{};
+  std::size_t page_bytes_ = 0;
+  std::uint64_t map_bytes_ = 0;
+  bool read_only_ = false;
+};
+
+// A snapshot of the store. While it is active its pages are not reused; reset() gives the snapshot up but
+// keeps the reader slot. Used by one thread at a time.
+class ReadTransaction {
+ public:
+  explicit ReadTransaction(const Environment& environment);
+  ~ReadTransaction();
+  ReadTransaction(const ReadTransaction&) = delete;
+  ReadTransaction& operator=(const ReadTransaction&) = delete;
+
+  void reset() noexcept;
+  void renew();
+  // Forgets the transaction without touching it: what a forked child must do.
+  void abandon() noexcept { txn_ = nullptr; }
+
+  [[nodiscard]] std::uint64_t id() const noexcept;
+  // The value under `key`, pointing into the map, or nothing.
+  [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
+  [[nodiscard]] TableStat stat(Table table) const;
+  // LMDB's own free list, oldest transaction first.
+  [[nodiscard]] std::vector<FreedPages> free_list() const;
+
+ private:
+  friend class Cursor;
+  const Environment* environment_;
+  MDB_txn* txn_ = nullptr;
+};
+
+// The one write transaction of all processes. Aborted when destroyed without commit().
+class WriteTransaction {
+ public:
+  explicit WriteTransaction(const Environment& environment);
+  ~WriteTransaction();
+  WriteTransaction(const WriteTransaction&) = delete;
+  WriteTransaction& operator=(const WriteTransaction&) = delete;
+
+  [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
+  [[nodiscard]] TableStat stat(Table table) const;
+  void put(Table table, Bytes key, Bytes value);
+  // Space for a value of `size` bytes under `key`, to be filled before the next call. Heap memory, not the
+  // map. The second is one more than the last page taken, for a value in overflow pages; 0 for an inline one.
+  struct Reserved {
+    std::span<std::byte> value;
+    std::uint64_t end_page = 0;
+  };
+  Reserved reserve(Table table, Bytes key, std::size_t size);
+  // Returns whether there was one.
+  bool erase(Table table, Bytes key);
+  // Durable when it returns, if the file system keeps its word.
+  void commit();
+
+ private:
+  friend class Cursor;
+  const Environment* environment_;
+  MDB_txn* txn_ = nullptr;
+};
+
+// Walks a table in key order. Must not outlive its transaction.
+class Cursor {
+ public:
+  struct Entry {
+    Bytes key;
+    Bytes value;
+  };
+  Cursor(const ReadTransaction& transaction, Table table);
+  Cursor(const WriteTransaction& transaction, Table table);
+  ~Cursor();
+  Cursor(const Cursor&) = delete;
+  Cursor& operator=(const Cursor&) = delete;
+
+  std::optional<Entry> first() const;
+  std::optional<Entry> next() const;
+  // The first entry whose key is not less than `key`.
+  std::optional<Entry> seek(Bytes key) const;
+  // The entry under exactly `key`.
+  std::optional<Bytes> find(Bytes key) const;
+
+ private:
+  const Environment* environment_;
+  MDB_cursor* cursor_ = nullptr;
+};
+
+// Overflow pages that a value takes, or 0 if it is stored inside a leaf.
+[[nodiscard]] std::uint64_t value_pages(std::size_t key_bytes, std::size_t value_bytes,
+                                        std::size_t page_bytes) noexcept;
+
+}  // namespace tokcask::lmdb

@@ -1,0 +1,316 @@
+#include "shm/access_table.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <boost/interprocess/anonymous_shared_memory.hpp>
+#include <boost/interprocess/exceptions.hpp>
+#include <boost/interprocess/file_mapping.hpp>
+#include <boost/interprocess/mapped_region.hpp>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+namespace tokcask::shm {
+
+namespace ipc = boost::interprocess;
+
+namespace {
+
+constexpr std::size_t kBlockBytes = 4096;
+constexpr std::size_t kRunBytes = 64;
+constexpr std::size_t kRunBlocks = kMaxRuns * kRunBytes / kBlockBytes;
+constexpr std::size_t kFirstStampBlock = 1 + kRunBlocks;
+constexpr std::uint64_t kReservedBytes = std::uint64_t{256} << 20;
+constexpr std::uint64_t kSmallestReservedBytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t kFirstBlocks = 16;
+constexpr std::uint32_t kVersion = 1;
+constexpr char kMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', 'A'};
+// A stored clock further ahead than this is damage, not a clock that was set back.
+constexpr std::uint64_t kYearNs = 366ULL * 24 * 3600 * 1'000'000'000;
+// Set in a run row's pid while its other fields are being written.
+constexpr std::uint64_t kClaimed = std::uint64_t{1} << 63;
+
+std::uint64_t now_ns() {
+  using namespace std::chrono;
+  return static_cast<std::uint64_t>(
+      duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
+}
+
+// When process `pid` started, in clock ticks since boot (field 22 of /proc/PID/stat), or 0 if there is none.
+// With the pid it names a process for as long as the machine is up.
+std::uint64_t process_start(std::uint64_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  if (!std::getline(file, text)) return 0;
+  // The second field is the program's name in parentheses and may hold anything.
+  std::istringstream fields(text.substr(std::min(text.rfind(')') + 1, text.size())));
+  std::string skipped;
+  for (int field = 3; field < 22; ++field) fields >> skipped;
+  std::uint64_t start = 0;
+  fields >> start;
+  return start;
+}
+
+bool is_alive(std::uint64_t pid, std::uint64_t start) {
+  if (kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) return false;
+  const std::uint64_t found = process_start(pid);
+  return found == 0 || start == 0 || found == start;  // no /proc: believe the pid
+}
+
+void store_max(std::atomic<std::uint64_t>& word, std::uint64_t value) {
+  std::uint64_t seen = word.load(std::memory_order_relaxed);
+  while (seen < value && !word.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  }
+}
+
+}  // namespace
+
+struct AccessTable::Header {
+  char magic[8];
+  std::uint32_t version;
+  std::uint32_t zero;
+  Uuid uuid;
+  std::atomic<std::uint64_t> blocks;
+  std::atomic<std::uint64_t> clock;
+};
+
+struct AccessTable::RunRow {
+  std::atomic<std::uint64_t> pid;
+  std::atomic<std::uint64_t> process_start;
+  std::atomic<std::uint64_t> start;
+  std::uint64_t zero[5];
+};
+
+struct AccessTable::Block {
+  std::atomic<std::uint64_t> dirty;
+  std::uint64_t zero;
+  std::atomic<std::uint64_t> stamps[kStampsPerBlock];
+};
+
+struct AccessTable::Mapping {
+  ipc::file_mapping file;
+  ipc::mapped_region region;
+};
+
+std::unique_ptr<AccessTable> AccessTable::open(const std::filesystem::path& directory, const Uuid& uuid) {
+  static_assert(sizeof(RunRow) == kRunBytes && sizeof(Block) == kBlockBytes && sizeof(Header) <= kBlockBytes);
+  static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+  std::unique_ptr<AccessTable> table(new AccessTable);
+  const std::filesystem::path file = directory / "access.shm";
+  if (table->attach(file, uuid)) return table;
+
+  // Made under another name and then linked, so that nobody maps half a table; if another process was faster,
+  // its table is taken.
+  const std::filesystem::path fresh = directory / ("access.shm." + std::to_string(getpid()));
+  unlink(fresh.c_str());
+  const int fd = ::open(fresh.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    table->make_private(uuid, std::strerror(errno));
+    return table;
+  }
+  Header header{};
+  std::memcpy(header.magic, kMagic, sizeof kMagic);
+  header.version = kVersion;
+  header.uuid = uuid;
+  header.blocks = kFirstBlocks;
+  int error = posix_fallocate(fd, 0, (kFirstStampBlock + kFirstBlocks) * kBlockBytes);
+  if (error == 0 && pwrite(fd, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header))
+    error = errno;
+  close(fd);
+  if (error == 0 && link(fresh.c_str(), file.c_str()) != 0) {
+    if (errno == EEXIST && table->attach(file, uuid)) {
+      unlink(fresh.c_str());
+      return table;
+    }
+    // What lies there is damaged, or there are no hard links here.
+    if (rename(fresh.c_str(), file.c_str()) != 0) error = errno;
+  }
+  unlink(fresh.c_str());
+  if (error != 0 || !table->attach(file, uuid)) {
+    table->make_private(uuid, error != 0 ? std::strerror(error) : "it cannot be mapped");
+  }
+  return table;
+}
+
+AccessTable::~AccessTable() = default;
+
+bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
+  for (std::uint64_t bytes = kReservedBytes; bytes >= kSmallestReservedBytes; bytes /= 2) {
+    try {
+      auto mapping = std::make_unique<Mapping>();
+      mapping->file = ipc::file_mapping(file.c_str(), ipc::read_write);
+      const int fd = mapping->file.get_mapping_handle().handle;
+      struct stat status{};
+      if (fstat(fd, &status) != 0) return false;
+      const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
+      if (file_bytes < kFirstStampBlock * kBlockBytes) return false;
+      mapping->region = ipc::mapped_region(mapping->file, ipc::read_write, 0, bytes);
+
+      auto* const base = static_cast<std::byte*>(mapping->region.get_address());
+      auto* const header = reinterpret_cast<Header*>(base);
+      const std::uint64_t clock = header->clock.load(std::memory_order_relaxed);
+      if (std::memcmp(header->magic, kMagic, sizeof kMagic) != 0 || header->version != kVersion ||
+          header->uuid != uuid || clock > now_ns() + kYearNs) {
+        return false;
+      }
+      header_ = header;
+      runs_ = reinterpret_cast<RunRow*>(base + kBlockBytes);
+      blocks_ = reinterpret_cast<Block*>(base + kFirstStampBlock * kBlockBytes);
+      reserved_blocks_ = bytes / kBlockBytes - kFirstStampBlock;
+      mapping_ = std::move(mapping);
+      fd_ = fd;
+      raise_clock(clock);
+      return true;
+    } catch (const ipc::interprocess_exception& error) {
+      // Too little address space: ask for less. Anything else: there is no table to be had.
+      if (error.get_native_error() != ENOMEM) return false;
+    }
+  }
+  return false;
+}
+
+void AccessTable::make_private(const Uuid& uuid, std::string why) {
+  why_private_ = std::move(why);
+  mapping_ = std::make_unique<Mapping>();
+  // Zeroed, and backed by memory only where it is touched.
+  mapping_->region = ipc::anonymous_shared_memory(kReservedBytes);
+  auto* const base = static_cast<std::byte*>(mapping_->region.get_address());
+  header_ = reinterpret_cast<Header*>(base);
+  header_->uuid = uuid;
+  runs_ = reinterpret_cast<RunRow*>(base + kBlockBytes);
+  blocks_ = reinterpret_cast<Block*>(base + kFirstStampBlock * kBlockBytes);
+  reserved_blocks_ = kReservedBytes / kBlockBytes - kFirstStampBlock;
+  header_->blocks = kFirstBlocks;
+}
+
+// ---- Stamps ----
+
+std::uint64_t AccessTable::next_stamp() noexcept {
+  const std::uint64_t now = now_ns();
+  std::uint64_t last = last_stamp_.load(std::memory_order_relaxed);
+  std::uint64_t next = 0;
+  do {
+    next = std::max(now, last + 1);
+  } while (!last_stamp_.compare_exchange_weak(last, next, std::memory_order_relaxed));
+  return next;
+}
+
+void AccessTable::raise_clock(std::uint64_t floor) noexcept { store_max(last_stamp_, floor); }
+
+std::uint64_t AccessTable::usable_blocks() const noexcept {
+  // The header is not believed where the file does not bear it out: touching a page beyond its end is fatal.
+  std::uint64_t usable = std::min(header_->blocks.load(std::memory_order_acquire), reserved_blocks_);
+  if (fd_ >= 0) {
+    struct stat status{};
+    if (fstat(fd_, &status) != 0) return 0;
+    const auto in_file = static_cast<std::uint64_t>(status.st_size) / kBlockBytes;
+    usable = std::min(usable, in_file - std::min<std::uint64_t>(in_file, kFirstStampBlock));
+  }
+  store_max(known_blocks_, usable);
+  return known_blocks_.load(std::memory_order_relaxed);
+}
+
+AccessTable::Block* AccessTable::block_of(std::uint32_t slot) const noexcept {
+  const std::uint64_t number = slot / kStampsPerBlock;
+  if (number >= known_blocks_.load(std::memory_order_relaxed) && number >= usable_blocks()) return nullptr;
+  return blocks_ + number;
+}
+
+void AccessTable::touch(std::uint32_t slot, std::uint64_t stamp) noexcept {
+  Block* const block = block_of(slot);
+  if (block == nullptr) return;
+  std::atomic<std::uint64_t>& word = block->stamps[slot % kStampsPerBlock];
+  // Two readers at once may leave the older of two stamps that are microseconds apart.
+  if (word.load(std::memory_order_relaxed) >= stamp) return;
+  word.store(stamp, std::memory_order_relaxed);
+  if (block->dirty.load(std::memory_order_relaxed) == 0) block->dirty.store(1, std::memory_order_release);
+}
+
+void AccessTable::assign(std::uint32_t slot, std::uint64_t stamp) noexcept {
+  if (Block* const block = block_of(slot)) {
+    block->stamps[slot % kStampsPerBlock].store(stamp, std::memory_order_relaxed);
+  }
+}
+
+std::uint64_t AccessTable::stamp(std::uint32_t slot) const noexcept {
+  const Block* const block = block_of(slot);
+  return block == nullptr ? 0 : block->stamps[slot % kStampsPerBlock].load(std::memory_order_relaxed);
+}
+
+bool AccessTable::grow(std::uint64_t slots) {
+  const std::uint64_t needed = (slots + kStampsPerBlock - 1) / kStampsPerBlock;
+  if (needed <= usable_blocks()) return true;
+  if (needed > reserved_blocks_) return false;
+  const std::uint64_t blocks = std::min(std::max(std::bit_ceil(needed), kFirstBlocks), reserved_blocks_);
+  // Real disk blocks: a hole on a full disk would be a signal at the first touch.
+  if (fd_ >= 0 &&
+      posix_fallocate(fd_, 0, static_cast<off_t>((kFirstStampBlock + blocks) * kBlockBytes)) != 0) {
+    return false;
+  }
+  header_->blocks.store(blocks, std::memory_order_release);
+  return true;
+}
+
+void AccessTable::take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take) {
+  header_->clock.store(last_stamp_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  const std::uint64_t blocks = usable_blocks();
+  std::array<std::uint64_t, kStampsPerBlock> stamps{};
+  for (std::uint64_t number = 0; number < blocks; ++number) {
+    Block& block = blocks_[number];
+    // Cleared first, so that a touch during the copy is taken the next time.
+    if (block.dirty.load(std::memory_order_relaxed) == 0 ||
+        block.dirty.exchange(0, std::memory_order_acq_rel) == 0) {
+      continue;
+    }
+    for (std::size_t i = 0; i < kStampsPerBlock; ++i)
+      stamps[i] = block.stamps[i].load(std::memory_order_relaxed);
+    take(number, stamps);
+  }
+}
+
+// ---- Runs ----
+
+std::optional<std::size_t> AccessTable::begin_run(std::uint64_t start) noexcept {
+  oldest_run();  // frees the rows of the dead
+  const auto pid = static_cast<std::uint64_t>(getpid());
+  for (std::size_t row = 0; row < kMaxRuns; ++row) {
+    std::uint64_t expected = 0;
+    if (!runs_[row].pid.compare_exchange_strong(expected, pid | kClaimed, std::memory_order_acq_rel))
+      continue;
+    runs_[row].process_start.store(process_start(pid), std::memory_order_relaxed);
+    runs_[row].start.store(start, std::memory_order_relaxed);
+    runs_[row].pid.store(pid, std::memory_order_release);
+    return row;
+  }
+  return std::nullopt;
+}
+
+void AccessTable::end_run(std::size_t row) noexcept { runs_[row].pid.store(0, std::memory_order_release); }
+
+std::optional<std::uint64_t> AccessTable::oldest_run() noexcept {
+  std::optional<std::uint64_t> oldest;
+  for (std::size_t row = 0; row < kMaxRuns; ++row) {
+    std::uint64_t pid = runs_[row].pid.load(std::memory_order_acquire);
+    if (pid == 0) continue;
+    const bool claimed = (pid & kClaimed) != 0;
+    const std::uint64_t began = claimed ? 0 : runs_[row].process_start.load(std::memory_order_relaxed);
+    if (!is_alive(pid & ~kClaimed, began)) {
+      runs_[row].pid.compare_exchange_strong(pid, 0, std::memory_order_acq_rel);
+    } else if (!claimed) {
+      const std::uint64_t start = runs_[row].start.load(std::memory_order_relaxed);
+      oldest = std::min(oldest.value_or(start), start);
+    }
+  }
+  return oldest;
+}
+
+}  // namespace tokcask::shm

@@ -1,0 +1,101 @@
+// The access table: who used what when, in memory that all processes of a store share.
+//
+// A file `access.shm` in the store's directory, mapped by every process through Boost.Interprocess. It is in
+// the store's directory rather than in /dev/shm because it then has the store's lifetime, permissions and
+// mount: nothing is left behind, containers that share the store share it, and no 64 MB limit applies.
+//
+// It is a hint, never the truth. Deleting or damaging it costs access times and run protection since the last
+// fold (see commit.h), nothing else: it is made anew. No locks; every shared word is a lock-free atomic. A
+// reader of the store only ever stores a time stamp.
+//
+// Layout, little-endian, blocks of 4,096 bytes:
+//   block 0      header: 8 bytes magic "tokcaskA", u32 version (1), u32 0, 16 bytes store uuid,
+//                u64 blocks of stamps in the file, u64 clock: no stamp handed out before was greater
+//   blocks 1-4   256 run rows of 64 bytes: u64 pid (0: free), u64 start of that process in clock ticks,
+//                i64 stamp at which the run began, zeros
+//   blocks 5-    stamps by slot: u64 dirty flag, u64 0, 510 u64 stamps (nanoseconds since the Unix epoch; 0:
+//   none)
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace tokcask::shm {
+
+using Uuid = std::array<std::uint8_t, 16>;
+
+inline constexpr std::size_t kStampsPerBlock = 510;
+inline constexpr std::size_t kMaxRuns = 256;
+
+// Threads and processes: all members may be called concurrently, except grow(), which only the holder of the
+// store's write lock calls (or anybody, where the table is private). Not used after fork() in the child.
+class AccessTable {
+ public:
+  // Maps the table of the store `uuid` in `directory`, making it anew if it is missing, damaged or another
+  // store's. Never fails: where no file can be mapped (a read-only directory), the table is private to the
+  // process, and `why_private()` says why.
+  static std::unique_ptr<AccessTable> open(const std::filesystem::path& directory, const Uuid& uuid);
+  ~AccessTable();
+  AccessTable(const AccessTable&) = delete;
+  AccessTable& operator=(const AccessTable&) = delete;
+
+  [[nodiscard]] const std::string& why_private() const noexcept { return why_private_; }
+
+  // A stamp greater than every one this process was given before, and not less than the clock or `floor`.
+  std::uint64_t next_stamp() noexcept;
+  void raise_clock(std::uint64_t floor) noexcept;
+
+  // Records that the entry in `slot` was used at `stamp`. Wait-free; without effect for a slot that has no
+  // place.
+  void touch(std::uint32_t slot, std::uint64_t stamp) noexcept;
+  // Sets it also to an older stamp: a slot that is given to another entry. 0 for one that is freed.
+  void assign(std::uint32_t slot, std::uint64_t stamp) noexcept;
+  // The newest recorded stamp, or 0.
+  [[nodiscard]] std::uint64_t stamp(std::uint32_t slot) const noexcept;
+
+  // Makes place for `slots` slots. Returns false when the disk or the reserved address space is full: then
+  // accesses of the slots beyond are not recorded.
+  bool grow(std::uint64_t slots);
+
+  // Calls `take(block number, its 510 stamps)` for each block touched since the last call that took it.
+  void take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take);
+
+  // A run: entries used since the start of the oldest run of a living process are protected from eviction.
+  // Returns its row, or nothing when 256 runs are alive: then it protects nothing.
+  std::optional<std::size_t> begin_run(std::uint64_t start) noexcept;
+  void end_run(std::size_t row) noexcept;
+  // The start of the oldest living run, or nothing. Frees the rows of dead processes.
+  std::optional<std::uint64_t> oldest_run() noexcept;
+
+ private:
+  struct Mapping;
+  struct Header;
+  struct RunRow;
+  struct Block;
+  AccessTable() = default;
+  bool attach(const std::filesystem::path& file, const Uuid& uuid);
+  void make_private(const Uuid& uuid, std::string why);
+  // The block of a slot, or nothing if it has no place in the file.
+  [[nodiscard]] Block* block_of(std::uint32_t slot) const noexcept;
+  [[nodiscard]] std::uint64_t usable_blocks() const noexcept;
+
+  std::unique_ptr<Mapping> mapping_;
+  Header* header_ = nullptr;
+  RunRow* runs_ = nullptr;
+  Block* blocks_ = nullptr;
+  std::uint64_t reserved_blocks_ = 0;
+  int fd_ = -1;  // -1: private
+  // Blocks that are known to lie inside the file. It never shrinks.
+  mutable std::atomic<std::uint64_t> known_blocks_{0};
+  std::atomic<std::uint64_t> last_stamp_{0};
+  std::string why_private_;
+};
+
+}  // namespace tokcask::shm
