@@ -1,0 +1,280 @@
+#include "cache.h"
+
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "arguments.h"
+#include "cache_docs.h"
+#include "tokens.h"
+
+namespace tokcask::python {
+namespace {
+
+nb::object to_python(std::optional<TokenView> view) {
+  if (!view) return nb::none();
+  return nb::cast(CachedTokens(std::move(*view)));
+}
+
+Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
+                   double batch_age, bool allow_network_filesystem) {
+  const auto milliseconds = [](double seconds, const char* name) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
+  };
+  Options options;
+  options.max_bytes = static_cast<std::uint64_t>(to_integer(max_bytes, "max_bytes", 0));
+  options.read_only = read_only;
+  options.lock_timeout = milliseconds(lock_timeout, "lock_timeout");
+  options.batch_bytes = static_cast<std::uint64_t>(to_integer(batch_bytes, "batch_bytes", 0));
+  options.batch_age = milliseconds(batch_age, "batch_age");
+  options.allow_network_filesystem = allow_network_filesystem;
+  return options;
+}
+
+std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool read_only, double lock_timeout,
+                             nb::handle batch_bytes, double batch_age, bool allow_network_filesystem) {
+  return std::make_unique<Handle>(OpenArguments{
+      .path = std::filesystem::absolute(to_path(root, "root")).string(),
+      .options =
+          to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, allow_network_filesystem),
+  });
+}
+
+// The item of an iterable as what it must be; the error says which one is not.
+template <typename T>
+const T& item_as(nb::handle item, const char* function, std::size_t index, const char* name) {
+  T* result = nullptr;
+  if (!nb::try_cast(item, result, /*convert=*/false) || result == nullptr) {
+    throw nb::type_error(
+        fmt::format("{}: item {} holds {}, not a {}", function, index, kind_of(item), name).c_str());
+  }
+  return *result;
+}
+
+nb::object get(Handle& self, const CacheKey& key) {
+  return to_python(self.with_gil([&](TokenizedCache& store) { return store.get(key); }));
+}
+
+nb::list get_many(Handle& self, nb::iterable keys) {
+  std::vector<CacheKey> wanted;
+  for (const nb::handle key : keys)
+    wanted.push_back(item_as<CacheKey>(key, "get_many", wanted.size(), "CacheKey"));
+  auto views = self.without_gil([&](TokenizedCache& store) { return store.get_many(wanted); });
+  nb::list found;
+  for (auto& view : views) found.append(to_python(std::move(view)));
+  return found;
+}
+
+void put(Handle& self, const CacheKey& key, const CachedTokens& tokens) {
+  const CheckedTokens checked(tokens);
+  self.without_gil([&](TokenizedCache& store) { store.put(key, checked.tokens()); });
+}
+
+void put_many(Handle& self, nb::iterable entries) {
+  std::vector<std::pair<CacheKey, Tokens>> checked;
+  std::vector<CheckedTokens> owners;
+  for (const nb::handle entry : entries) {
+    const std::size_t index = owners.size();
+    if (!nb::isinstance<nb::tuple>(entry) || nb::len(entry) != 2) {
+      throw nb::type_error(fmt::format("put_many: item {} is not a (key, tokens) tuple", index).c_str());
+    }
+    const nb::object key = entry[0];
+    const nb::object tokens = entry[1];
+    owners.emplace_back(item_as<CachedTokens>(tokens, "put_many", index, "CachedTokens"));
+    checked.emplace_back(item_as<CacheKey>(key, "put_many", index, "CacheKey"), owners.back().tokens());
+  }
+  self.without_gil([&](TokenizedCache& store) { store.put_many(checked); });
+}
+
+std::uint64_t prune(Handle& self, double older_than_seconds) {
+  const std::chrono::nanoseconds age = to_duration(older_than_seconds, "older_than_seconds");
+  return self.without_gil([&](TokenizedCache& store) { return store.prune(age); });
+}
+
+void save_manifest(Handle& self, nb::handle tokenizer_sha) {
+  const std::string sha = tokenizer_sha.is_none() ? "" : std::string(to_text(tokenizer_sha, "tokenizer_sha"));
+  self.without_gil([&](TokenizedCache& store) { store.save_manifest(sha); });
+}
+
+nb::dict to_dict(const RunFigures& run) {
+  nb::dict figures;
+  figures["run_id"] = run.run_id;
+  figures["started_ns"] = run.started_ns;
+  figures["ended_ns"] = run.ended_ns;
+  figures["hits"] = run.hits;
+  figures["misses"] = run.misses;
+  figures["hit_rate"] = run.hit_rate();
+  figures["puts"] = run.puts;
+  figures["declined"] = run.declined;
+  figures["evicted"] = run.evicted;
+  figures["tokenize_seconds"] = run.tokenize_seconds;
+  figures["bytes_after"] = run.bytes_after;
+  return figures;
+}
+
+nb::dict stats(Handle& self) {
+  const Stats stats = self.stats();
+  nb::dict figures;
+  figures["entry_count"] = stats.entry_count;
+  figures["total_bytes"] = stats.total_bytes;
+  figures["payload_bytes"] = stats.payload_bytes;
+  figures["file_bytes"] = stats.file_bytes;
+  figures["max_bytes"] = stats.max_bytes;
+  figures["pending"] = stats.pending;
+  figures["run"] = to_dict(stats.run);
+  figures["last_run"] = to_dict(stats.last_run);
+  figures["tokenizer_sha"] = stats.tokenizer_sha;
+  return figures;
+}
+
+nb::object represent(Handle& self) {
+  return nb::str("<tokcask.TokenizedCache {!r}{}{}>")
+      .format(self.arguments().path, self.arguments().options.read_only ? " read-only" : "",
+              self.closed() ? " closed" : "");
+}
+
+nb::tuple get_state(const Handle& self) {
+  if (self.closed()) throw nb::value_error("a closed cache cannot be pickled");
+  const Options& options = self.arguments().options;
+  const auto seconds = [](std::chrono::milliseconds time) {
+    return std::chrono::duration<double>(time).count();
+  };
+  return nb::make_tuple(nb::bytes(self.arguments().path.data(), self.arguments().path.size()),
+                        options.max_bytes, options.read_only, seconds(options.lock_timeout),
+                        options.batch_bytes, seconds(options.batch_age), options.allow_network_filesystem);
+}
+
+void set_state(Handle* self, const nb::tuple& state) {
+  new (self) Handle(OpenArguments{
+      .path = to_path(state[0], "root"),
+      .options = to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
+                            nb::cast<double>(state[5]), nb::cast<bool>(state[6])),
+  });
+}
+
+void bind_reports(nb::module_& module) {
+  nb::class_<Damage>(module, "Damage", nb::is_final(), docs::kDamage)
+      .def_ro("key", &Damage::key,
+              "The entry's canonical key, or '' when the damage is not inside one record.")
+      .def_ro("reason", &Damage::reason, "What is wrong.")
+      .def("__repr__", [](const Damage& self) {
+        return nb::str("Damage(key={!r}, reason={!r})").format(self.key, self.reason);
+      });
+  nb::class_<VerifyReport>(module, "VerifyReport", nb::is_final(), docs::kVerifyReport)
+      .def_ro("records", &VerifyReport::records, "Records looked at.")
+      .def_ro("damaged", &VerifyReport::damaged, "Of these, how many would be a miss.")
+      .def_ro("structure_ok", &VerifyReport::structure_ok, "Whether pages, counts and tables agree.")
+      .def_ro("findings", &VerifyReport::findings, "The first 100 findings; the counts are complete.")
+      .def_prop_ro(
+          "ok", [](const VerifyReport& self) { return self.structure_ok && self.damaged == 0; },
+          "Whether nothing was found.")
+      .def("__repr__", [](const VerifyReport& self) {
+        return nb::str("VerifyReport(records={}, damaged={}, structure_ok={})")
+            .format(self.records, self.damaged, self.structure_ok);
+      });
+}
+
+void bind_access(nb::class_<Handle>& cache) {
+  cache
+      .def_static(
+          "open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = std::uint64_t{10} << 30,
+          nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
+          nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
+          nb::arg("allow_network_filesystem") = false,
+          nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int = 10737418240, "
+                  "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                  "batch_age: float = 1.0, allow_network_filesystem: bool = False) -> TokenizedCache"),
+          docs::kOpen)
+      .def("get", get, nb::arg("key"), nb::sig("def get(self, key: CacheKey) -> CachedTokens | None"),
+           docs::kGet)
+      .def("get_many", get_many, nb::arg("keys"),
+           nb::sig(
+               "def get_many(self, keys: collections.abc.Iterable[CacheKey]) -> list[CachedTokens | None]"),
+           docs::kGetMany)
+      .def("put", put, nb::arg("key"), nb::arg("tokens"), docs::kPut)
+      .def("put_many", put_many, nb::arg("entries"),
+           nb::sig("def put_many(self, entries: "
+                   "collections.abc.Iterable[tuple[CacheKey, CachedTokens]]) -> None"),
+           docs::kPutMany)
+      .def(
+          "flush", [](Handle& self) { self.without_gil([](TokenizedCache& store) { store.flush(); }); },
+          docs::kFlush)
+      .def("close", &Handle::close, docs::kClose)
+      .def(
+          "__enter__", [](nb::handle_t<Handle> self) { return nb::borrow(self); },
+          nb::sig("def __enter__(self) -> TokenizedCache"))
+      .def(
+          "__exit__", [](Handle& self, const nb::args&) { self.close(); },
+          nb::sig("def __exit__(self, *exception: object) -> None"))
+      .def("__repr__", represent, nb::sig("def __repr__(self) -> str"))
+      .def("__getstate__", get_state, nb::sig("def __getstate__(self) -> tuple[object, ...]"))
+      .def("__setstate__", set_state,
+           nb::sig("def __setstate__(self, state: tuple[object, ...], /) -> None"));
+}
+
+void bind_care(nb::class_<Handle>& cache) {
+  cache.def("prune", prune, nb::kw_only(), nb::arg("older_than_seconds"), docs::kPrune)
+      .def(
+          "clear",
+          [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.clear(); }); },
+          docs::kClear)
+      .def("save_manifest", save_manifest, nb::arg("tokenizer_sha") = nb::none(),
+           nb::sig("def save_manifest(self, tokenizer_sha: str | None = None) -> None"), docs::kSaveManifest)
+      .def(
+          "verify",
+          [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.verify(); }); },
+          docs::kVerify)
+      .def("stats", stats, nb::sig("def stats(self) -> dict[str, typing.Any]"), docs::kStats)
+      .def(
+          "add_tokenize_seconds",
+          [](Handle& self, double seconds) {
+            const std::chrono::duration<double> time = to_duration(seconds, "seconds");
+            self.with_gil([&](TokenizedCache& store) { store.add_tokenize_seconds(time.count()); });
+          },
+          nb::arg("seconds"), docs::kAddTokenizeSeconds);
+}
+
+void bind_figures(nb::class_<Handle>& cache) {
+  cache.def_prop_ro("root", &Handle::root, "The store's directory.")
+      .def_prop_ro("closed", &Handle::closed, "Whether close() has been called.")
+      .def_prop_ro(
+          "read_only", [](const Handle& self) { return self.arguments().options.read_only; },
+          "Whether it was opened with read_only=True.")
+      .def_prop_ro(
+          "entry_count", [](Handle& self) { return self.stats().entry_count; },
+          "Entries: those committed and those pending.")
+      .def_prop_ro(
+          "total_bytes", [](Handle& self) { return self.stats().total_bytes; },
+          "Bytes of the pages that committed entries occupy.")
+      .def_prop_ro(
+          "file_bytes", [](Handle& self) { return self.stats().file_bytes; }, "Size of data.mdb in bytes.")
+      .def_prop_ro(
+          "max_bytes", [](Handle& self) { return self.stats().max_bytes; },
+          "What file_bytes never exceeds on behalf of this handle.")
+      .def_prop_ro(
+          "hits", [](Handle& self) { return self.stats().run.hits; },
+          "Look-ups of this run that found an entry.")
+      .def_prop_ro(
+          "misses", [](Handle& self) { return self.stats().run.misses; },
+          "Look-ups of this run that found none.")
+      .def_prop_ro(
+          "hit_rate", [](Handle& self) { return self.stats().run.hit_rate(); },
+          "hits / (hits + misses) of this run, 0.0 before the first look-up.");
+}
+
+}  // namespace
+
+void bind_cache(nb::module_& module) {
+  bind_reports(module);
+  nb::class_<Handle> cache(module, "TokenizedCache", nb::is_final(), nb::is_weak_referenceable(),
+                           docs::kTokenizedCache);
+  bind_access(cache);
+  bind_care(cache);
+  bind_figures(cache);
+}
+
+}  // namespace tokcask::python

@@ -1,0 +1,98 @@
+// What help() says about TokenizedCache.
+#pragma once
+
+namespace tokcask::python::docs {
+
+inline constexpr const char* kTokenizedCache =
+    R"(A store of tokenized text: a directory with one memory-mapped file.
+
+    with tokcask.TokenizedCache.open("tokens") as cache:
+        key = tokcask.CacheKey(tokcask.section_id(text), tokcask.tokenizer_sha256(tokenizer), 2048)
+        tokens = cache.get(key)
+        if tokens is None:
+            made = tokenizer(text, truncation=True, padding=False, max_length=2048)
+            tokens = tokcask.CachedTokens(made["input_ids"], made["attention_mask"])
+            cache.put(key, tokens)
+
+Threads: all methods may be called from any thread at any time; those that may wait release the GIL.
+Processes: any number may have a store open, to read and to write. After os.fork() the child's first call
+reopens the store; what was pending at the fork belongs to the parent. Pickling takes the path and the options,
+and unpickling opens the store again.
+Lifetime: what get() returned stays valid after close().
+Errors: ValueError for a bad argument and for use after close(), OSError and its kinds FileNotFoundError,
+BusyError, DamagedError, ReadOnlyError and UnsupportedError for what the system or the store refuses. A miss is
+no error, and a damaged entry is a miss.
+Messages, e.g. that a damaged store was set aside, go to logging.getLogger("tokcask").)";
+
+inline constexpr const char* kOpen = R"(Opens the store in directory root, or creates it.
+
+max_bytes       hard cap on the size of the file; oldest entries make room, those of this run excepted
+read_only       open an existing store and never take its write lock; FileNotFoundError if it is absent
+lock_timeout    seconds to wait for another process's write lock before BusyError
+batch_bytes     puts are committed when this many bytes are pending: what a kill can cost
+batch_age       ... or when the oldest pending put is this many seconds old
+allow_network_filesystem
+                network file systems do not share maps and locks between hosts, so they are refused
+
+A store that is damaged, empty or of another version is renamed to <name>.set-aside-<n>, with a warning, and a
+new one is made. Raises ValueError, FileNotFoundError, BusyError, UnsupportedError or OSError.)";
+
+inline constexpr const char* kGet =
+    "The entry under key, or None. Never raises for what is in the store. Counts a hit or a miss and records "
+    "the\n"
+    "access. About a microsecond.";
+
+inline constexpr const char* kGetMany =
+    "One result per key, in the order given: CachedTokens or None. All are looked up in one snapshot, which "
+    "is\n"
+    "faster than as many calls of get().";
+
+inline constexpr const char* kPut =
+    R"(Stores a copy of tokens under key; an entry of the same key is replaced.
+
+Visible to this process at once, to others after the next commit. Arrays of any integer dtype are taken, and
+lists; ValueError, and nothing is stored, for arrays that are not 1-D, not of integers, of different lengths,
+or that hold a value outside int32. May wait when commits are behind. When only entries of this run could make
+room, the put is declined: counted in stats()["run"]["declined"], and a warning explains it once.)";
+
+inline constexpr const char* kPutMany =
+    "As put() for each (key, tokens) of an iterable. All are checked before any is stored.";
+
+inline constexpr const char* kFlush =
+    "Commits all pending puts and access times; returns when they would survive a power loss.";
+
+inline constexpr const char* kClose =
+    "Flushes, ends the run and releases the store. Closing twice is allowed. Tokens that were returned stay "
+    "valid,\n"
+    "and the figures can still be read.";
+
+inline constexpr const char* kPrune =
+    "Removes entries whose last access is older than this, those of the current run included; returns how "
+    "many.";
+
+inline constexpr const char* kClear =
+    "Removes every entry, those of the current run included; returns how many. Tokens that were returned "
+    "stay valid.";
+
+inline constexpr const char* kSaveManifest =
+    "Remembers which tokenizer this store was last used with, and flushes.";
+
+inline constexpr const char* kVerify =
+    "Checks every record against its checksum and the tables against each other, on one snapshot. Counts no "
+    "hits\n"
+    "and records no accesses.";
+
+inline constexpr const char* kStats = R"(All figures, read in constant time.
+
+entry_count, total_bytes, payload_bytes, file_bytes, max_bytes, pending, tokenizer_sha, and two dicts: run, the
+figures of this handle since it was opened, and last_run, those of the newest run that was recorded (run_id 0 if
+there was none). Each has run_id, started_ns, ended_ns (0: not ended), hits, misses, hit_rate, puts, declined,
+evicted, tokenize_seconds and bytes_after.)";
+
+inline constexpr const char* kAddTokenizeSeconds =
+    "Adds to the run's figures the seconds that were spent tokenizing.";
+
+inline constexpr const char* kVerifyReport = "What verify() found.";
+inline constexpr const char* kDamage = "One finding of verify().";
+
+}  // namespace tokcask::python::docs

@@ -1,0 +1,115 @@
+#include "cli.h"
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <tokcask/error.h>
+
+#include "arguments.h"
+#include "cli/cli.h"
+
+namespace tokcask::python {
+namespace {
+
+// "ValueError: what it says", without the traceback.
+std::string describe(const nb::python_error& error) {
+  return nb::cast<std::string>(
+      nb::str("{}: {}").format(error.type().attr("__name__"), nb::str(error.value())));
+}
+
+std::vector<std::int32_t> to_ids(nb::handle encoding) {
+  const nb::object ids = encoding.attr("ids");
+  if (!PyList_CheckExact(ids.ptr())) throw nb::type_error("ids is not a list");
+  const Py_ssize_t count = PyList_GET_SIZE(ids.ptr());
+  std::vector<std::int32_t> result;
+  result.reserve(static_cast<std::size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const long id = PyLong_AsLong(PyList_GET_ITEM(ids.ptr(), i));
+    if (id == -1 && PyErr_Occurred() != nullptr) throw nb::python_error();
+    if (id < INT32_MIN || id > INT32_MAX) throw nb::value_error("a token id does not fit into 32 bits");
+    result.push_back(static_cast<std::int32_t>(id));
+  }
+  return result;
+}
+
+// A tokenizer of tokcask/_hf.py. Called without the GIL, takes it for each call; while it tokenizes, the
+// library behind it gives the GIL away.
+class PythonTokenizer final : public cli::Tokenizer {
+ public:
+  explicit PythonTokenizer(nb::object tokenizer) : tokenizer_(std::move(tokenizer)) {}
+  ~PythonTokenizer() override {
+    const nb::gil_scoped_acquire acquire;
+    tokenizer_.reset();
+  }
+  PythonTokenizer(const PythonTokenizer&) = delete;
+  PythonTokenizer& operator=(const PythonTokenizer&) = delete;
+
+  [[nodiscard]] std::string sha256() const override {
+    const nb::gil_scoped_acquire acquire;
+    try {
+      return nb::cast<std::string>(tokenizer_.attr("sha256"));
+    } catch (const nb::python_error& error) {
+      throw std::runtime_error(describe(error));
+    }
+  }
+
+  [[nodiscard]] std::vector<std::vector<std::int32_t>> encode_batch(std::span<const std::string_view> texts,
+                                                                    std::size_t max_length) override {
+    const nb::gil_scoped_acquire acquire;
+    try {
+      nb::list batch;
+      for (const std::string_view text : texts) batch.append(nb::str(text.data(), text.size()));
+      std::vector<std::vector<std::int32_t>> result;
+      result.reserve(texts.size());
+      for (const nb::handle encoding : tokenizer_.attr("encode_batch")(batch, max_length)) {
+        result.push_back(to_ids(encoding));
+      }
+      return result;
+    } catch (const nb::python_error& error) {
+      // The exception must not leave with a Python object inside: it is destroyed without the GIL.
+      throw std::runtime_error("the tokenizer failed: " + describe(error));
+    }
+  }
+
+ private:
+  nb::object tokenizer_;
+};
+
+std::unique_ptr<cli::Tokenizer> load_tokenizer(nb::handle load, const std::string& file, unsigned jobs) {
+  const nb::gil_scoped_acquire acquire;
+  try {
+    const nb::object path =
+        nb::steal(PyUnicode_DecodeFSDefaultAndSize(file.data(), static_cast<Py_ssize_t>(file.size())));
+    if (!path.is_valid()) throw nb::python_error();
+    return std::make_unique<PythonTokenizer>(load(path, jobs));
+  } catch (const nb::python_error& error) {
+    throw Error(Errc::kInvalidArgument, "tokenizer " + file + ": " + describe(error));
+  }
+}
+
+int run_cli(const nb::list& arguments, nb::callable load) {
+  std::vector<std::string> args;
+  // An empty argument is the command's to refuse.
+  for (const nb::handle argument : arguments) {
+    args.push_back(nb::len(argument) == 0 ? std::string() : to_path(argument, "argument"));
+  }
+  // A handle, because the function object is copied and dropped without the GIL; `load` outlives it.
+  const cli::TokenizerLoader loader = [load = nb::handle(load)](const std::string& file, unsigned jobs) {
+    return load_tokenizer(load, file, jobs);
+  };
+  const nb::gil_scoped_release release;
+  return cli::run(args, loader);
+}
+
+}  // namespace
+
+void bind_cli(nb::module_& module) {
+  module.def(
+      "run_cli", run_cli, nb::arg("arguments"), nb::arg("load"),
+      nb::sig("def run_cli(arguments: list[str], load: collections.abc.Callable[[str, int], object]) -> int"),
+      "Runs one command line, without the program's name, and returns the exit code. load(file, jobs) is\n"
+      "called when a tokenizer file is needed; see tokcask._hf.");
+}
+
+}  // namespace tokcask::python

@@ -1,0 +1,136 @@
+#include "tokens.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+
+namespace tokcask::python {
+namespace {
+
+constexpr const char* kCachedTokens =
+    R"(The tokens of one section: input_ids and attention_mask, 1-D arrays of one length.
+
+As returned by get(), both are read-only NumPy arrays of int32 that lie in the store's memory map: nothing is
+copied. input_ids starts at a multiple of 8 bytes, of 64 for about 480 tokens and more. The bytes stay valid
+and unchanged for as long as any of the arrays or this object lives, whatever happens to the store or to the
+cache it came from; the price is that the pages of that snapshot are not reused meanwhile. Copy the arrays
+(numpy.array(tokens.input_ids)) to hold them for long.
+
+To be put, arrays of any integer dtype will do, and lists. Whether they can be stored is checked by put().
+attention_mask=None means all ones. No tokens at all is legal.
+
+Objects compare by value. A pickle holds copies. May be used in any thread.)";
+
+constexpr const char* kInputIds =
+    "The token ids: 1-D int32 and read-only from get(), otherwise the array that was given.";
+constexpr const char* kAttentionMask =
+    "1 for every token that counts: 1-D int32 and read-only from get(), otherwise the array that was given. "
+    "A mask\n"
+    "of all ones is a view of one array that all entries share.";
+
+using ReadOnlyArray = nb::ndarray<nb::numpy, const std::int32_t, nb::ndim<1>>;
+
+// The caller's array itself where it will do, else a converted copy.
+Int32Array as_int32(nb::handle array, const char* name) {
+  Int32Array result;
+  const auto usable = [&](nb::handle candidate) {
+    return nb::try_cast(candidate, result, /*convert=*/false) &&
+           reinterpret_cast<std::uintptr_t>(result.data()) % alignof(std::int32_t) == 0;
+  };
+  if (usable(array)) return result;
+  if (usable(nb::module_::import_("tokcask._arrays").attr("as_int32")(array, name))) return result;
+  throw nb::value_error(fmt::format("{} cannot be read as an array of int32", name).c_str());
+}
+
+std::span<const std::int32_t> span_of(const Int32Array& array) { return {array.data(), array.size()}; }
+
+nb::object to_numpy(std::span<const std::int32_t> values, nb::handle owner) {
+  // NumPy wants an address, also for no elements.
+  static constexpr std::int32_t kNothing = 0;
+  const std::int32_t* data = values.empty() ? &kNothing : values.data();
+  const std::size_t shape[] = {values.size()};
+  return nb::cast(ReadOnlyArray(data, 1, shape, owner), nb::rv_policy::reference);
+}
+
+nb::object input_ids(nb::handle_t<CachedTokens> self) {
+  const CachedTokens& tokens = nb::cast<const CachedTokens&>(self);
+  if (const TokenView* view = tokens.view()) return to_numpy(view->input_ids(), self);
+  return tokens.given()->input_ids;
+}
+
+nb::object attention_mask(nb::handle_t<CachedTokens> self) {
+  const CachedTokens& tokens = nb::cast<const CachedTokens&>(self);
+  if (const TokenView* view = tokens.view()) {
+    // The shared array of ones lives as long as the process; an owner would only pin the snapshot.
+    return to_numpy(view->attention_mask(), view->mask_is_all_ones() ? nb::handle() : self);
+  }
+  const CachedTokens::Given& given = *tokens.given();
+  if (!given.attention_mask.is_none()) return given.attention_mask;
+  return to_numpy(all_ones(nb::cast<std::size_t>(given.input_ids.attr("size"))), {});
+}
+
+// From two arrays or anything that NumPy makes arrays of.
+void construct(CachedTokens* self, nb::handle input_ids, nb::handle attention_mask) {
+  const nb::object as_array = nb::module_::import_("numpy").attr("asarray");
+  new (self) CachedTokens(CachedTokens::Given{
+      .input_ids = as_array(input_ids),
+      .attention_mask = attention_mask.is_none() ? nb::none() : as_array(attention_mask),
+  });
+}
+
+bool equal(nb::handle_t<CachedTokens> a, nb::handle_t<CachedTokens> b) {
+  const nb::object same = nb::module_::import_("numpy").attr("array_equal");
+  return nb::cast<bool>(same(input_ids(a), input_ids(b))) &&
+         nb::cast<bool>(same(attention_mask(a), attention_mask(b)));
+}
+
+nb::object represent(nb::handle_t<CachedTokens> self) {
+  return nb::str("CachedTokens(input_ids={!r}, attention_mask={!r})")
+      .format(input_ids(self), attention_mask(self));
+}
+
+}  // namespace
+
+CheckedTokens::CheckedTokens(const CachedTokens& tokens) {
+  if (const TokenView* view = tokens.view()) {
+    view_ = *view;
+    tokens_.input_ids = view->input_ids();
+    if (!view->mask_is_all_ones()) tokens_.attention_mask = view->attention_mask();
+    return;
+  }
+  input_ids_ = as_int32(tokens.given()->input_ids, "input_ids");
+  tokens_.input_ids = span_of(input_ids_);
+  if (tokens.given()->attention_mask.is_none()) return;
+  attention_mask_ = as_int32(tokens.given()->attention_mask, "attention_mask");
+  tokens_.attention_mask = span_of(attention_mask_);
+  if (tokens_.attention_mask.size() != tokens_.input_ids.size()) {
+    throw nb::value_error(fmt::format("attention_mask has {} elements, but input_ids has {}",
+                                      tokens_.attention_mask.size(), tokens_.input_ids.size())
+                              .c_str());
+  }
+}
+
+void bind_tokens(nb::module_& module) {
+  nb::class_<CachedTokens> tokens(module, "CachedTokens", nb::is_final(), kCachedTokens);
+  tokens
+      .def("__init__", construct, nb::arg("input_ids"), nb::arg("attention_mask") = nb::none(),
+           nb::sig("def __init__(self, input_ids: numpy.typing.ArrayLike, "
+                   "attention_mask: numpy.typing.ArrayLike | None = None) -> None"))
+      .def_prop_ro("input_ids", input_ids, kInputIds,
+                   nb::for_getter(nb::sig("def input_ids(self, /) -> numpy.typing.NDArray[numpy.int32]")))
+      .def_prop_ro(
+          "attention_mask", attention_mask, kAttentionMask,
+          nb::for_getter(nb::sig("def attention_mask(self, /) -> numpy.typing.NDArray[numpy.int32]")))
+      .def("__eq__", equal, nb::is_operator(), nb::sig("def __eq__(self, other: object, /) -> bool"))
+      .def("__repr__", represent, nb::sig("def __repr__(self) -> str"))
+      .def(
+          "__reduce__",
+          [](nb::handle_t<CachedTokens> self) {
+            return nb::make_tuple(self.type(), nb::make_tuple(input_ids(self), attention_mask(self)));
+          },
+          nb::sig("def __reduce__(self) -> tuple[object, ...]"));
+  // Equal by value, and the arrays of a caller can change.
+  tokens.attr("__hash__") = nb::none();
+}
+
+}  // namespace tokcask::python

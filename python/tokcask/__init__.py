@@ -1,0 +1,72 @@
+"""A memory-mapped, embedded store for tokenized text: each text is tokenized once.
+
+Start at TokenizedCache.open(). pretokenize_rows() does a whole data set.
+
+Importing the package imports nothing else: each name is loaded when it is first used, so that the `tokcask`
+command starts fast.
+"""
+
+from __future__ import annotations
+
+# typing.TYPE_CHECKING without importing typing.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tokcask._core import (
+        CachedTokens,
+        CacheKey,
+        Damage,
+        TokenizedCache,
+        VerifyReport,
+        __version__,
+        section_id,
+    )
+    from tokcask._errors import BusyError, DamagedError, ReadOnlyError, UnsupportedError
+    from tokcask._identity import tokenizer_sha256
+    from tokcask._pretokenize import TokenizationStats, pretokenize_rows
+
+__all__ = [
+    "BusyError",
+    "CacheKey",
+    "CachedTokens",
+    "Damage",
+    "DamagedError",
+    "ReadOnlyError",
+    "TokenizationStats",
+    "TokenizedCache",
+    "UnsupportedError",
+    "VerifyReport",
+    "__version__",
+    "pretokenize_rows",
+    "section_id",
+    "tokenizer_sha256",
+]
+
+_HOMES = {
+    "tokcask._core": (
+        "CacheKey",
+        "CachedTokens",
+        "Damage",
+        "TokenizedCache",
+        "VerifyReport",
+        "__version__",
+        "section_id",
+    ),
+    "tokcask._errors": ("BusyError", "DamagedError", "ReadOnlyError", "UnsupportedError"),
+    "tokcask._identity": ("tokenizer_sha256",),
+    "tokcask._pretokenize": ("TokenizationStats", "pretokenize_rows"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            import importlib
+
+            module = importlib.import_module(home)
+            globals().update({public: getattr(module, public) for public in names})
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

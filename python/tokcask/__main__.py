@@ -1,0 +1,5 @@
+"""python -m tokcask"""
+
+from tokcask._cli import main
+
+raise SystemExit(main())

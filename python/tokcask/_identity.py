@@ -1,0 +1,99 @@
+"""The identity of a tokenizer: a hash over what decides which ids it returns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token")
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """The identity of a tokenizer, 64 hexadecimal digits: the same for the same vocabulary and rules.
+
+    Takes a fast tokenizer of transformers or a tokenizers.Tokenizer. Hashed is the backend's serialization as
+    canonical JSON, without padding and truncation: these are state, which every call may set, and do not change
+    the hash. What a transformers tokenizer adds to its backend is hashed too where it differs from none: the
+    chat template, bos_token and eos_token, the special tokens that the template names, truncation on the left,
+    add_bos_token and add_eos_token, split_special_tokens. So a plain wrapper has the identity of its backend.
+
+    Not seen: Python code that changes what a tokenizer returns, as a subclass with methods of its own may.
+
+    Leaves the tokenizer as it was. Takes time, 0.3 s for 130,000 tokens, and is not cached, because a tokenizer can
+    be changed. TypeError or ValueError for one whose whole content cannot be told, e.g. one written in Python.
+    """
+    if _is_backend(tokenizer):
+        recipe = {"split_special_tokens": True} if getattr(tokenizer, "encode_special_tokens", False) else {}
+        return _sha256(tokenizer, recipe)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not _is_backend(backend):
+        raise TypeError(
+            f"the content of a {type(tokenizer).__name__} cannot be identified: it has no backend_tokenizer of the "
+            "library tokenizers; pass a fast tokenizer of transformers or a tokenizers.Tokenizer"
+        )
+    return _sha256(backend, _recipe(tokenizer))
+
+
+def sha256_of_file_tokenizer(backend: Any, truncation_side: str) -> str:
+    """What tokenizer_sha256() says of a plain transformers tokenizer that was made from the same file, which takes
+    the side on which to truncate from it."""
+    return _sha256(backend, _truncation(truncation_side))
+
+
+def _is_backend(candidate: Any) -> bool:
+    return callable(getattr(candidate, "to_str", None))
+
+
+def _truncation(side: str) -> dict[str, Any]:
+    return {} if side == "right" else {"truncation_side": side}
+
+
+def _recipe(tokenizer: Any) -> dict[str, Any]:
+    """What the wrapper adds to the backend; empty for nothing."""
+    recipe = _truncation(getattr(tokenizer, "truncation_side", "right"))
+    for name in ("add_bos_token", "add_eos_token", "split_special_tokens"):
+        if getattr(tokenizer, name, False):
+            recipe[name] = True
+    for name in _SPECIAL_TOKENS:
+        token = getattr(tokenizer, name, None)
+        if token is not None:
+            recipe[name] = str(token)
+    template = getattr(tokenizer, "chat_template", None)
+    if template:
+        recipe["chat_template"] = template
+        # Other special tokens count only where the template can show them: setting pad_token is common and
+        # changes nothing.
+        source = json.dumps(template)
+        for name, token in getattr(tokenizer, "special_tokens_map", {}).items():
+            if name not in _SPECIAL_TOKENS and name in source:
+                recipe[name] = [str(item) for item in token] if isinstance(token, list) else str(token)
+    return recipe
+
+
+def _sha256(backend: Any, recipe: dict[str, Any]) -> str:
+    identity = _digest(_content(backend))
+    return _digest({"backend": identity, **recipe}) if recipe else identity
+
+
+def _content(backend: Any) -> dict[str, Any]:
+    name = type(backend).__name__
+    try:
+        content = json.loads(backend.to_str())
+    except Exception as error:  # the library raises Exception itself, e.g. for parts written in Python
+        raise ValueError(
+            f"the content of this {name} cannot be identified: it cannot be serialized ({error}); pass a tokenizer "
+            "without parts written in Python"
+        ) from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), (dict, list)):
+        raise ValueError(
+            f"the content of this {name} cannot be identified: its serialization holds no vocabulary; pass a fast "
+            "tokenizer of transformers or a tokenizers.Tokenizer"
+        )
+    return {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""Rows of text or messages into rows of token ids, each tokenized once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from tokcask._arrays import as_int32
+from tokcask._core import CachedTokens, CacheKey, TokenizedCache, section_id
+from tokcask._identity import tokenizer_sha256
+
+# Sections that are tokenized, and then stored, at a time: what a crash can cost.
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class TokenizationStats:
+    """What pretokenize_rows() did. cache_hits + cache_misses == total_sections."""
+
+    total_sections: int
+    """Rows that were to be tokenized; preference rows are not."""
+    cache_hits: int
+    """Rows whose tokens were in the cache."""
+    cache_misses: int
+    """All others, also without a cache. Rows of the same content are tokenized once, but each is a miss."""
+    total_tokenize_seconds: float
+    """Seconds spent in the tokenizer."""
+    cache_bytes_after: int
+    """cache.total_bytes at the end; 0 without a cache."""
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A row's text or messages, and its identity."""
+
+    id: str
+    text: str | None = None
+    messages: Sequence[Any] | None = None
+    tools: Any = None
+
+
+def pretokenize_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    tokenizer: Any,
+    sequence_len: int,
+    cache: TokenizedCache | None = None,
+) -> tuple[list[dict[str, Any]], TokenizationStats]:
+    """Tokenizes rows, or takes their tokens from the cache; new ones are put into it.
+
+    A row with `messages` goes through the tokenizer's chat template, together with the row's `tools` if it has
+    any. Of any other, `text` is tokenized, with the tokenizer's eos_token appended unless the text ends with it. A
+    row with `prompt`, `chosen` and `rejected` (none of them None) is returned as it is and not counted.
+
+    Returns the rows in their order, as new dicts with all their fields and in addition `input_ids` and
+    `attention_mask`: 1-D read-only int32 arrays of NumPy, cut to sequence_len. Those from the cache lie in the
+    store's memory map (see CachedTokens). datasets.Dataset.from_list takes such rows; a trainer takes "input_ids"
+    as a sign that there is nothing left to tokenize.
+
+    The key of a row is made of its content and of its `_dlm_section_id` or `section_id`, if it has one: an edited
+    row is a miss whatever it is called. Rows of equal keys are tokenized once. All keys are looked up in one batch;
+    then the misses are tokenized and stored, a thousand at a time. At the end the cache is flushed.
+
+    tokenizer     a fast tokenizer of transformers; an object that only behaves like one is called once per text
+    sequence_len  1 to 2**31 - 1
+    cache         may be read-only, and then gets nothing new
+
+    Raises ValueError or TypeError, which name the row, for a row that is none of these kinds; ValueError for a
+    tokenizer whose content cannot be identified, unless cache is None.
+    """
+    if not callable(tokenizer):
+        raise TypeError(
+            f"a {type(tokenizer).__name__} cannot be called with a text; wrap it: "
+            "transformers.PreTrainedTokenizerFast(tokenizer_object=...)"
+        )
+    length = CacheKey("-", "-", sequence_len).sequence_len  # the rules for a length are those of a key
+    eos_token = getattr(tokenizer, "eos_token", None)
+    originals = list(rows)
+    sections = {
+        index: _section(index, row, eos_token) for index, row in enumerate(originals) if not _is_preference(row)
+    }
+    tokens: dict[str, CachedTokens] = {}
+    store = None if cache is None else _Store(cache, tokenizer_sha256(tokenizer), length)
+    if store is not None:
+        tokens.update(store.find([section.id for section in sections.values()]))
+    hits = sum(section.id in tokens for section in sections.values())
+
+    missing = {section.id: section for section in sections.values() if section.id not in tokens}
+    seconds = 0.0
+    for batch in _batches(missing.values()):
+        start = time.perf_counter()
+        made = _tokenize(batch, tokenizer, length)
+        seconds += time.perf_counter() - start
+        if store is not None:
+            store.add(made)
+        tokens.update(made)
+
+    result = [
+        _with_tokens(row, tokens[sections[index].id]) if index in sections else row
+        for index, row in enumerate(originals)
+    ]
+    stats = TokenizationStats(
+        total_sections=len(sections),
+        cache_hits=hits,
+        cache_misses=len(sections) - hits,
+        total_tokenize_seconds=seconds,
+        cache_bytes_after=0 if store is None else store.finish(seconds),
+    )
+    return result, stats
+
+
+class _Store:
+    """The cache under the keys of one tokenizer and length."""
+
+    def __init__(self, cache: TokenizedCache, tokenizer_sha: str, sequence_len: int) -> None:
+        self._cache = cache
+        self._tokenizer_sha = tokenizer_sha
+        self._sequence_len = sequence_len
+
+    def _key(self, section: str) -> CacheKey:
+        return CacheKey(section, self._tokenizer_sha, self._sequence_len)
+
+    def find(self, sections: list[str]) -> dict[str, CachedTokens]:
+        found = self._cache.get_many([self._key(section) for section in sections])
+        return {section: tokens for section, tokens in zip(sections, found) if tokens is not None}
+
+    def add(self, made: dict[str, CachedTokens]) -> None:
+        if not self._cache.read_only:
+            self._cache.put_many([(self._key(section), tokens) for section, tokens in made.items()])
+
+    def finish(self, tokenize_seconds: float) -> int:
+        self._cache.add_tokenize_seconds(tokenize_seconds)
+        if not self._cache.read_only:
+            self._cache.flush()
+        return self._cache.total_bytes
+
+
+def _is_preference(row: Mapping[str, Any]) -> bool:
+    return isinstance(row, Mapping) and all(row.get(name) is not None for name in ("prompt", "chosen", "rejected"))
+
+
+def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> _Section:
+    if not isinstance(row, Mapping):
+        raise TypeError(f"row {index} is a {type(row).__name__}, not a dict")
+    text, messages, tools = row.get("text"), row.get("messages"), row.get("tools")
+    try:
+        if messages is not None:
+            if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+                raise ValueError("messages must be a list with at least one message")
+            # In their order: a template may show it.
+            content = json.dumps([messages, tools], ensure_ascii=False, separators=(",", ":"))
+            return _Section(section_id(content, _kind("messages", row)), messages=messages, tools=tools)
+        if text is None:
+            raise ValueError(f"it has neither messages nor text; its fields are {sorted(row)}")
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, not {type(text).__name__}")
+        if eos_token and not text.endswith(eos_token):
+            text += eos_token
+        return _Section(section_id(text, _kind("text", row)), text=text)
+    except (TypeError, ValueError) as error:
+        raise type(error)(*error.args) if isinstance(error, UnicodeError) else type(error)(f"row {index}: {error}") from error
+
+
+def _kind(name: str, row: Mapping[str, Any]) -> str:
+    explicit = next((row[field] for field in ("_dlm_section_id", "section_id") if row.get(field) is not None), None)
+    # Quoted, so that no two pairs of a name and an identity read the same.
+    return name if explicit is None else f"{name}:{json.dumps(str(explicit))}"
+
+
+def _batches(sections: Iterable[_Section]) -> Iterator[list[_Section]]:
+    iterator = iter(sections)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _tokenize(sections: list[_Section], tokenizer: Any, length: int) -> dict[str, CachedTokens]:
+    options = {"truncation": True, "max_length": length}
+    made: dict[str, CachedTokens] = {}
+    texts = [section for section in sections if section.text is not None]
+    if texts and getattr(tokenizer, "is_fast", False):
+        batch = tokenizer(text=[section.text for section in texts], padding=False, **options)
+        masks = batch.get("attention_mask") or [None] * len(texts)
+        for section, ids, mask in zip(texts, batch["input_ids"], masks, strict=True):
+            made[section.id] = _cut(ids, mask, length)
+    else:
+        for section in texts:
+            single = tokenizer(text=section.text, padding=False, **options)
+            made[section.id] = _cut(single["input_ids"], single.get("attention_mask"), length)
+    for section in sections:
+        if section.messages is None:
+            continue
+        if section.tools is not None:
+            options = {**options, "tools": section.tools}
+        single = tokenizer.apply_chat_template(
+            section.messages, tokenize=True, return_dict=True, add_generation_prompt=False, **options
+        )
+        made[section.id] = _cut(single["input_ids"], single.get("attention_mask"), length)
+    return made
+
+
+def _cut(input_ids: Any, attention_mask: Any, length: int) -> CachedTokens:
+    def array(values: Any, name: str) -> Any:
+        values = np.asarray(values)
+        if values.ndim == 2 and len(values) == 1:  # a batch of one
+            values = values[0]
+        result = as_int32(values[:length], name).copy()
+        result.flags.writeable = False
+        return result
+
+    mask = None if attention_mask is None else array(attention_mask, "attention_mask")
+    return CachedTokens(array(input_ids, "input_ids"), mask)
+
+
+def _with_tokens(row: Mapping[str, Any], tokens: CachedTokens) -> dict[str, Any]:
+    return {**row, "input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
