@@ -26,6 +26,16 @@ std::uint64_t hash_key(std::string_view canonical) noexcept {
   return XXH3_64bits(canonical.data(), canonical.size());
 }
 
+PaddedKey::PaddedKey(std::string_view canonical) noexcept : size_(round_up(canonical.size(), 8)) {
+  std::memcpy(bytes_.data(), canonical.data(), canonical.size());
+  std::memset(bytes_.data() + canonical.size(), 0, size_ - canonical.size());
+}
+
+std::string_view unpadded(std::span<const std::byte> key) noexcept {
+  std::string_view text(reinterpret_cast<const char*>(key.data()), key.size());
+  return text.substr(0, text.find('\0'));
+}
+
 void encode(Header header, std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
             std::span<std::byte> out) noexcept {
   header.magic = kMagic;

@@ -18,6 +18,7 @@
 // at page + 64. Sizes that are multiples of 8 keep inline records 8-byte aligned (see DESIGN.md).
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +26,7 @@
 #include <span>
 #include <string_view>
 
+#include <tokcask/key.h>
 #include <tokcask/tokens.h>
 
 namespace tokcask::record {
@@ -68,6 +70,20 @@ constexpr std::size_t record_bytes(std::size_t length, bool mask) {
 }
 
 std::uint64_t hash_key(std::string_view canonical) noexcept;
+
+// The key as LMDB holds it: the canonical key, then NUL bytes up to a multiple of 8. The order is the same,
+// because a canonical key holds no NUL.
+class PaddedKey {
+ public:
+  explicit PaddedKey(std::string_view canonical) noexcept;
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {bytes_.data(), size_}; }
+
+ private:
+  std::array<std::byte, CacheKey::kMaxCanonicalBytes> bytes_;
+  std::size_t size_;
+};
+// The canonical key that was padded.
+std::string_view unpadded(std::span<const std::byte> key) noexcept;
 
 // Writes a whole record into `out`, which has exactly record_bytes(length, !mask.empty()) bytes. Fills the
 // header's magic, version, flags, length and checksum; slot, generation, key_hash and created are taken.

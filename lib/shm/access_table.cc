@@ -67,7 +67,7 @@ bool is_alive(std::uint64_t pid, std::uint64_t start) {
 
 void store_max(std::atomic<std::uint64_t>& word, std::uint64_t value) {
   std::uint64_t seen = word.load(std::memory_order_relaxed);
-  while (seen < value && !word.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  while (seen < value && !word.compare_exchange_weak(seen, value, std::memory_order_acq_rel)) {
   }
 }
 
@@ -256,7 +256,7 @@ bool AccessTable::grow(std::uint64_t slots) {
       posix_fallocate(fd_, 0, static_cast<off_t>((kFirstStampBlock + blocks) * kBlockBytes)) != 0) {
     return false;
   }
-  header_->blocks.store(blocks, std::memory_order_release);
+  store_max(header_->blocks, blocks);
   return true;
 }
 

@@ -34,8 +34,7 @@ using Uuid = std::array<std::uint8_t, 16>;
 inline constexpr std::size_t kStampsPerBlock = 510;
 inline constexpr std::size_t kMaxRuns = 256;
 
-// Threads and processes: all members may be called concurrently, except grow(), which only the holder of the
-// store's write lock calls (or anybody, where the table is private). Not used after fork() in the child.
+// Threads and processes: all members may be called concurrently. Not used after fork() in the child.
 class AccessTable {
  public:
   // Maps the table of the store `uuid` in `directory`, making it anew if it is missing, damaged or another

@@ -1,0 +1,279 @@
+#include "cache/commit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include <tokcask/error.h>
+
+namespace tokcask {
+
+using lmdb::Table;
+using rows::MetaKey;
+using rows::Tag;
+
+// ---- TokenizerNames ----
+
+template <typename Transaction>
+void TokenizerNames::refresh(const Transaction& transaction, std::uint32_t count) {
+  while (names_.size() > count) {
+    numbers_.erase(names_.back());
+    names_.pop_back();
+  }
+  while (names_.size() < count) {
+    const auto value = transaction.get(Table::kMeta, MetaKey(Tag::kTokenizer, names_.size() + 1).bytes());
+    // A lost row leaves a name that no key has.
+    add(value ? rows::decode_text(*value) : std::string_view());
+  }
+}
+
+std::uint32_t TokenizerNames::number(std::string_view sha) const {
+  const auto found = numbers_.find(std::string(sha));
+  return found == numbers_.end() ? 0 : found->second;
+}
+
+std::string_view TokenizerNames::name(std::uint32_t number) const {
+  return number == 0 || number > names_.size() ? std::string_view() : std::string_view(names_[number - 1]);
+}
+
+std::uint32_t TokenizerNames::add(std::string_view sha) {
+  names_.emplace_back(sha);
+  const auto number = static_cast<std::uint32_t>(names_.size());
+  numbers_.emplace(names_.back(), number);
+  return number;
+}
+
+template void TokenizerNames::refresh(const lmdb::ReadTransaction&, std::uint32_t);
+template void TokenizerNames::refresh(const lmdb::WriteTransaction&, std::uint32_t);
+
+// ---- Rows ----
+
+template <typename Transaction>
+rows::StoreRow read_store_row(const Transaction& transaction) {
+  const auto value = transaction.get(Table::kMeta, MetaKey(Tag::kStore, 0).bytes());
+  const auto row = value ? rows::read_row<rows::StoreRow>(*value) : std::nullopt;
+  if (!row || std::memcmp(row->magic, rows::kStoreMagic, sizeof rows::kStoreMagic) != 0) {
+    throw Error(Errc::kDamaged, "has no store row, so it is not a tokcask store or is damaged");
+  }
+  if (row->format_version != rows::kFormatVersion) {
+    throw Error(Errc::kDamaged, fmt::format("has format version {}, and this program reads version {}",
+                                            row->format_version, rows::kFormatVersion));
+  }
+  return *row;
+}
+
+template rows::StoreRow read_store_row(const lmdb::ReadTransaction&);
+template rows::StoreRow read_store_row(const lmdb::WriteTransaction&);
+
+template <typename Transaction>
+std::string section_of(const Transaction& transaction, std::uint32_t slot, const rows::EntryRow& row) {
+  if ((row.payload & rows::EntryRow::kLiteral) == 0) return rows::unpack_section(row.section);
+  const auto value = transaction.get(Table::kMeta, MetaKey(Tag::kLiteral, slot).bytes());
+  return value ? std::string(rows::decode_text(*value)) : std::string();
+}
+
+template std::string section_of(const lmdb::ReadTransaction&, std::uint32_t, const rows::EntryRow&);
+template std::string section_of(const lmdb::WriteTransaction&, std::uint32_t, const rows::EntryRow&);
+
+rows::EntryRow entry_row_of(const CacheKey& key, std::uint32_t tokenizer) {
+  rows::EntryRow row;
+  if (const auto packed = rows::pack_section(key.section_id())) {
+    row.section = *packed;
+  } else {
+    row.section = record::hash_key(key.section_id());
+    row.payload = rows::EntryRow::kLiteral;
+  }
+  row.tokenizer = tokenizer;
+  row.sequence_len = static_cast<std::uint32_t>(key.sequence_len());
+  return row;
+}
+
+bool same_key(const rows::EntryRow& a, const rows::EntryRow& b) noexcept {
+  return a.section == b.section && a.tokenizer == b.tokenizer && a.sequence_len == b.sequence_len &&
+         ((a.payload ^ b.payload) & rows::EntryRow::kLiteral) == 0;
+}
+
+// ---- Commit ----
+
+Commit::Commit(const lmdb::Environment& environment, TokenizerNames& names)
+    : environment_(&environment),
+      names_(&names),
+      transaction_(environment),
+      store_(read_store_row(transaction_)),
+      initial_pages_(environment.page_count()) {
+  names_->refresh(transaction_, store_.tokenizer_count);
+}
+
+template <typename Rows>
+Commit::Chunk<Rows>& Commit::chunk_of(Chunks<Rows>& chunks, Tag tag, std::uint64_t number) {
+  auto& chunk = chunks[number];
+  if (!chunk) {
+    chunk = std::make_unique<Chunk<Rows>>();
+    const auto value = transaction_.get(Table::kMeta, MetaKey(tag, number).bytes());
+    if (const auto stored = value ? rows::read_row<Rows>(*value) : std::nullopt) chunk->rows = *stored;
+  }
+  return *chunk;
+}
+
+template <typename Rows>
+void Commit::write_changed(const Chunks<Rows>& chunks, Tag tag) {
+  for (const auto& [number, chunk] : chunks) {
+    if (chunk->changed) put_row(MetaKey(tag, number), std::as_bytes(std::span(chunk->rows)));
+  }
+}
+
+const rows::EntryRow& Commit::entry(std::uint32_t slot) {
+  return chunk_of(entries_, Tag::kEntries, slot / rows::kEntriesPerChunk).rows[slot % rows::kEntriesPerChunk];
+}
+
+rows::EntryRow& Commit::change_entry(std::uint32_t slot) {
+  auto& chunk = chunk_of(entries_, Tag::kEntries, slot / rows::kEntriesPerChunk);
+  chunk.changed = true;
+  return chunk.rows[slot % rows::kEntriesPerChunk];
+}
+
+void Commit::set_stamp(std::uint64_t slot, std::uint64_t stamp) {
+  auto& chunk = chunk_of(stamps_, Tag::kAccess, slot / rows::kStampsPerChunk);
+  chunk.changed = true;
+  chunk.rows[slot % rows::kStampsPerChunk] = stamp;
+}
+
+// The slot of the key's entry, or kNoSlot. The record names it; if the record is damaged, the rows are
+// searched.
+std::uint32_t Commit::find_slot(const CacheKey& key, lmdb::Bytes padded_key, const rows::EntryRow& wanted) {
+  const auto value = transaction_.get(Table::kRecords, padded_key);
+  if (!value) return rows::kNoSlot;
+  const char* reason = nullptr;
+  if (const auto old = record::decode(*value, record::hash_key(key.canonical()), &reason)) {
+    const std::uint32_t slot = old->header.slot;
+    if (slot < store_.slot_count && same_key(entry(slot), wanted)) return slot;
+  }
+  for (std::uint32_t slot = 0; slot < store_.slot_count; ++slot) {
+    if (same_key(entry(slot), wanted)) return slot;
+  }
+  return rows::kNoSlot;
+}
+
+std::uint32_t Commit::take_slot() {
+  const std::uint32_t slot = store_.free_slot;
+  // A list that was damaged is given up: slots then come from the end.
+  if (slot < store_.slot_count && entry(slot).tokenizer == 0) {
+    store_.free_slot = static_cast<std::uint32_t>(entry(slot).section);
+    return slot;
+  }
+  store_.free_slot = rows::kNoSlot;
+  return store_.slot_count++;
+}
+
+void Commit::forget(const rows::EntryRow& row) {
+  const std::uint32_t payload = row.payload & ~rows::EntryRow::kLiteral;
+  store_.total_bytes -= std::min<std::uint64_t>(store_.total_bytes, row.occupied);
+  store_.payload_bytes -= std::min<std::uint64_t>(store_.payload_bytes, payload);
+  store_.entry_count -= std::min<std::uint64_t>(store_.entry_count, 1);
+  freed_pages_ += row.occupied / environment_->page_bytes();
+}
+
+std::span<std::byte> Commit::reserve(Table table, lmdb::Bytes key, std::size_t size) {
+  const auto reserved = transaction_.reserve(table, key, size);
+  if (reserved.end_page > 0) {
+    const std::uint64_t pages = lmdb::value_pages(key.size(), size, environment_->page_bytes());
+    end_page_ = std::max(end_page_, reserved.end_page);
+    const bool reused = reserved.end_page <= initial_pages_;
+    if (reused) reused_pages_ += pages;
+    if (pages == 1) extended_for_one_page_ = !reused;
+  }
+  return reserved.value;
+}
+
+std::uint32_t Commit::put(const CacheKey& key, const PendingPut& put) {
+  const record::PaddedKey padded(key.canonical());
+  std::uint32_t tokenizer = names_->number(key.tokenizer_sha());
+  if (tokenizer == 0) {
+    tokenizer = names_->add(key.tokenizer_sha());
+    store_.tokenizer_count = tokenizer;
+    put_row(MetaKey(Tag::kTokenizer, tokenizer), rows::encode_text(key.tokenizer_sha()));
+  }
+  rows::EntryRow row = entry_row_of(key, tokenizer);
+  std::uint32_t slot = find_slot(key, padded.bytes(), row);
+  if (slot != rows::kNoSlot) {
+    forget(entry(slot));
+  } else {
+    slot = take_slot();
+    if ((row.payload & rows::EntryRow::kLiteral) != 0) {
+      put_row(MetaKey(Tag::kLiteral, slot), rows::encode_text(key.section_id()));
+    }
+  }
+  const std::size_t record_size = put.tokens.record_bytes();
+  row.generation = store_.next_generation++;
+  row.occupied = static_cast<std::uint32_t>(
+      occupied_bytes(key.canonical().size(), record_size, environment_->page_bytes()));
+  row.payload |= static_cast<std::uint32_t>(put.tokens.payload_bytes());
+
+  record::Header header;
+  header.slot = slot;
+  header.generation = row.generation;
+  header.key_hash = record::hash_key(key.canonical());
+  header.created_ns = put.created_ns;
+  record::encode(header, put.tokens.ids(), put.tokens.mask(),
+                 reserve(Table::kRecords, padded.bytes(), record_size));
+
+  change_entry(slot) = row;
+  set_stamp(slot, put.stamp);
+  store_.entry_count += 1;
+  store_.total_bytes += row.occupied;
+  store_.payload_bytes += put.tokens.payload_bytes();
+  return slot;
+}
+
+std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation) {
+  if (slot >= store_.slot_count) return 0;
+  const rows::EntryRow row = entry(slot);
+  if (row.tokenizer == 0 || row.generation != generation) return 0;
+  const std::string section = section_of(transaction_, slot, row);
+  const std::string canonical =
+      fmt::format("{}|{}|{}", section, names_->name(row.tokenizer), row.sequence_len);
+  if (canonical.size() <= CacheKey::kMaxCanonicalBytes) {
+    transaction_.erase(Table::kRecords, record::PaddedKey(canonical).bytes());
+  }
+  if ((row.payload & rows::EntryRow::kLiteral) != 0) erase_row(MetaKey(Tag::kLiteral, slot));
+  forget(row);
+  rows::EntryRow& freed = change_entry(slot);
+  freed = rows::EntryRow{};
+  freed.section = store_.free_slot;
+  store_.free_slot = slot;
+  return row.occupied;
+}
+
+void Commit::erase(const CacheKey& key) {
+  const record::PaddedKey padded(key.canonical());
+  const std::uint32_t slot =
+      find_slot(key, padded.bytes(), entry_row_of(key, names_->number(key.tokenizer_sha())));
+  if (slot != rows::kNoSlot) erase(slot, entry(slot).generation);
+}
+
+void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
+  const auto& stored = chunk_of(stamps_, Tag::kAccess, chunk).rows;
+  for (std::size_t i = 0; i < stamps.size(); ++i) {
+    const std::uint64_t slot = chunk * rows::kStampsPerChunk + i;
+    if (slot < store_.slot_count && stamps[i] > stored[i]) set_stamp(slot, stamps[i]);
+  }
+}
+
+void Commit::put_row(const MetaKey& key, std::span<const std::byte> value) {
+  const std::span<std::byte> space = reserve(Table::kMeta, key.bytes(), value.size());
+  std::copy(value.begin(), value.end(), space.begin());
+}
+
+void Commit::erase_row(const MetaKey& key) { erase_raw(Table::kMeta, key.bytes()); }
+
+void Commit::finish() {
+  store_.commits += 1;
+  put_row(MetaKey(Tag::kStore, 0), rows::bytes_of(store_));
+  // Last, because each takes exactly one page: where the last of them comes from tells what the free list has
+  // left.
+  write_changed(stamps_, Tag::kAccess);
+  write_changed(entries_, Tag::kEntries);
+}
+
+}  // namespace tokcask

@@ -1,0 +1,122 @@
+// One write transaction over both tables: records and the metadata that belongs to them change together or
+// not at all. Knows the tables' rules; knows nothing of budgets, queues or threads.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <tokcask/key.h>
+
+#include "cache/pending.h"
+#include "lmdb/environment.h"
+#include "record/rows.h"
+
+namespace tokcask {
+
+// Tokenizer shas and the numbers that entries name them by. A cache of the T rows, which only ever grow.
+class TokenizerNames {
+ public:
+  // Forgets names of a transaction that was aborted, and reads those that other processes have added.
+  template <typename Transaction>
+  void refresh(const Transaction& transaction, std::uint32_t count);
+  // 0 if there is none.
+  [[nodiscard]] std::uint32_t number(std::string_view sha) const;
+  // Empty if there is none.
+  [[nodiscard]] std::string_view name(std::uint32_t number) const;
+  std::uint32_t add(std::string_view sha);
+
+ private:
+  std::vector<std::string> names_;  // number - 1
+  std::unordered_map<std::string, std::uint32_t> numbers_;
+};
+
+// The store row of a snapshot. Throws Error(kDamaged) if there is none of this format.
+template <typename Transaction>
+rows::StoreRow read_store_row(const Transaction& transaction);
+
+// The section id of an entry, which is in its row or, if it is not 16 hex digits, in a row of its own.
+template <typename Transaction>
+std::string section_of(const Transaction& transaction, std::uint32_t slot, const rows::EntryRow& row);
+
+// What an entry row holds for a key, apart from its record.
+rows::EntryRow entry_row_of(const CacheKey& key, std::uint32_t tokenizer);
+[[nodiscard]] bool same_key(const rows::EntryRow& a, const rows::EntryRow& b) noexcept;
+
+class Commit {
+ public:
+  Commit(const lmdb::Environment& environment, TokenizerNames& names);
+
+  [[nodiscard]] rows::StoreRow& store() noexcept { return store_; }
+
+  // Writes one entry and gives it `put.stamp`. Returns its slot.
+  std::uint32_t put(const CacheKey& key, const PendingPut& put);
+
+  // Removes the entry in `slot` if it still has `generation`; returns the bytes it occupied, or 0.
+  std::uint64_t erase(std::uint32_t slot, std::uint64_t generation);
+  // Removes the entry under `key`, if there is one that its row knows.
+  void erase(const CacheKey& key);
+  // Removes a record or a row as it is, without regard to what belongs to it.
+  void erase_raw(lmdb::Table table, lmdb::Bytes key) { transaction_.erase(table, key); }
+
+  // Raises the stored access times of a chunk of slots to `stamps`.
+  void fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps);
+
+  void put_row(const rows::MetaKey& key, std::span<const std::byte> value);
+  void erase_row(const rows::MetaKey& key);
+
+  // Writes what was gathered: chunks of entries and stamps, and the store row. To be called once, after all
+  // changes; then come the figures below, then commit().
+  void finish();
+  // One more than the last page that any value took.
+  [[nodiscard]] std::uint64_t end_page() const noexcept { return end_page_; }
+  // Pages of values that came from the free list: those below the file's end.
+  [[nodiscard]] std::uint64_t reused_pages() const noexcept { return reused_pages_; }
+  // Pages of values that are now free.
+  [[nodiscard]] std::uint64_t freed_pages() const noexcept { return freed_pages_; }
+  // Whether the last value in one page came from the file's end: then the free list was empty.
+  [[nodiscard]] bool extended_for_one_page() const noexcept { return extended_for_one_page_; }
+  [[nodiscard]] const lmdb::WriteTransaction& transaction() const noexcept { return transaction_; }
+
+  void commit() { transaction_.commit(); }
+
+ private:
+  // A chunk of rows, read once and written back by finish() if it was changed.
+  template <typename Rows>
+  struct Chunk {
+    Rows rows{};
+    bool changed = false;
+  };
+  template <typename Rows>
+  using Chunks = std::map<std::uint64_t, std::unique_ptr<Chunk<Rows>>>;
+  template <typename Rows>
+  Chunk<Rows>& chunk_of(Chunks<Rows>& chunks, rows::Tag tag, std::uint64_t number);
+  template <typename Rows>
+  void write_changed(const Chunks<Rows>& chunks, rows::Tag tag);
+
+  [[nodiscard]] const rows::EntryRow& entry(std::uint32_t slot);
+  rows::EntryRow& change_entry(std::uint32_t slot);
+  void set_stamp(std::uint64_t slot, std::uint64_t stamp);
+  std::uint32_t find_slot(const CacheKey& key, lmdb::Bytes padded_key, const rows::EntryRow& wanted);
+  std::uint32_t take_slot();
+  void forget(const rows::EntryRow& row);
+  std::span<std::byte> reserve(lmdb::Table table, lmdb::Bytes key, std::size_t size);
+
+  const lmdb::Environment* environment_;
+  TokenizerNames* names_;
+  lmdb::WriteTransaction transaction_;
+  rows::StoreRow store_;
+  std::uint64_t initial_pages_;
+  Chunks<rows::EntryChunk> entries_;
+  Chunks<rows::StampChunk> stamps_;
+  std::uint64_t end_page_ = 0;
+  std::uint64_t reused_pages_ = 0;
+  std::uint64_t freed_pages_ = 0;
+  bool extended_for_one_page_ = false;
+};
+
+}  // namespace tokcask

@@ -1,0 +1,117 @@
+#include "cache/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "cache/fork.h"
+
+namespace tokcask {
+
+namespace {
+
+std::int64_t now_ns() {
+  using namespace std::chrono;
+  return duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+// ---- Snapshot ----
+
+Snapshot::Snapshot(std::shared_ptr<Engine> engine, std::unique_ptr<lmdb::ReadTransaction> transaction)
+    : engine_(std::move(engine)), transaction_(std::move(transaction)) {}
+
+Snapshot::~Snapshot() { engine_->give_back(std::move(transaction_)); }
+
+// ---- Engine ----
+
+Engine::Engine(std::filesystem::path root, std::unique_ptr<lmdb::Environment> environment)
+    : root_(std::move(root)), environment_(std::move(environment)), generation_(fork_generation()) {
+  const lmdb::ReadTransaction transaction(*environment_);
+  const rows::StoreRow store = read_store_row(transaction);
+  access_ = shm::AccessTable::open(root_, store.uuid);
+  access_->grow(store.slot_count);
+  // A clock further ahead is damage; see access_table.cc.
+  constexpr std::uint64_t kDayNs = 24ULL * 3600 * 1'000'000'000;
+  if (store.clock_ns < static_cast<std::uint64_t>(now_ns()) + kDayNs) access_->raise_clock(store.clock_ns);
+}
+
+Engine::~Engine() {
+  {
+    const std::lock_guard lock(pending_mutex_);
+    stop_ = true;
+  }
+  pending_changed_.notify_all();
+  if (committer_.joinable()) committer_.join();
+}
+
+std::shared_ptr<Run> Engine::begin_run(const Options& options) {
+  auto run = std::make_shared<Run>();
+  run->options = options;
+  run->start = access_->next_stamp();
+  run->row = access_->begin_run(run->start);
+  {
+    const std::lock_guard lock(runs_mutex_);
+    runs_.push_back(run);
+  }
+  if (!run->row) {
+    message(Severity::kWarning,
+            fmt::format("{}: {} handles have the store open, so this one's entries are not "
+                        "protected from eviction",
+                        root_.string(), shm::kMaxRuns));
+  }
+  return run;
+}
+
+void Engine::end_run(const std::shared_ptr<Run>& run) {
+  std::optional<Error> failure;
+  run->ended_ns = now_ns();
+  if (!run->options.read_only) {
+    try {
+      flush();
+    } catch (const Error& error) {
+      failure = error;
+    }
+  }
+  if (run->row) access_->end_run(*run->row);
+  {
+    const std::lock_guard lock(runs_mutex_);
+    std::erase(runs_, run);
+  }
+  if (failure) throw *failure;
+}
+
+void Engine::message(Severity severity, std::string_view text) {
+  Runs runs;
+  {
+    const std::lock_guard lock(runs_mutex_);
+    runs = runs_;
+  }
+  bool to_stderr = runs.empty();
+  for (const std::shared_ptr<Run>& run : runs) {
+    if (run->options.on_message) {
+      run->options.on_message(severity, text);
+    } else {
+      to_stderr = true;
+    }
+  }
+  if (to_stderr) {
+    fmt::print(stderr, "tokcask: {}: {}\n", severity == Severity::kWarning ? "warning" : "note", text);
+  }
+}
+
+WriteLimits Engine::limits() {
+  WriteLimits limits{~std::uint64_t{0}, std::chrono::milliseconds::max()};
+  const std::lock_guard lock(runs_mutex_);
+  for (const std::shared_ptr<Run>& run : runs_) {
+    if (run->options.read_only) continue;
+    limits.max_bytes = std::min(limits.max_bytes, run->options.max_bytes);
+    limits.lock_timeout = std::min(limits.lock_timeout, run->options.lock_timeout);
+  }
+  return limits;
+}
+
+}  // namespace tokcask

@@ -1,0 +1,157 @@
+// The engine: one open store in one process, shared by all handles and views of it there.
+//
+// Read side: snapshots. A look-up takes the newest one, and gives it up at its end unless a view keeps it; so
+// an idle handle pins no pages. Write side: puts gather in a batch that a background thread commits, or a
+// caller of flush(). get() looks into the batch first.
+//
+// Locks, in the order in which they may be nested: commit_mutex_, then the store's write lock (writer.h),
+// then pending_mutex_ or read_mutex_. No lock is held while a snapshot's last owner lets go of it.
+#pragma once
+
+#include <condition_variable>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include <tokcask/error.h>
+#include <tokcask/options.h>
+#include <tokcask/stats.h>
+#include <tokcask/tokens.h>
+
+#include "cache/commit.h"
+#include "cache/pending.h"
+#include "cache/writer.h"
+#include "lmdb/environment.h"
+#include "shm/access_table.h"
+
+namespace tokcask {
+
+class Engine;
+
+// A snapshot that look-ups and views share. Gives its transaction back to the engine, which it keeps open.
+class Snapshot {
+ public:
+  Snapshot(std::shared_ptr<Engine> engine, std::unique_ptr<lmdb::ReadTransaction> transaction);
+  ~Snapshot();
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+  [[nodiscard]] const lmdb::ReadTransaction& transaction() const noexcept { return *transaction_; }
+
+ private:
+  std::shared_ptr<Engine> engine_;
+  std::unique_ptr<lmdb::ReadTransaction> transaction_;
+};
+
+// Threads: all members may be called concurrently. Never used in a child of the process that made it.
+class Engine : public std::enable_shared_from_this<Engine> {
+ public:
+  // The engine of the store in `root`: the one this process has, or a new one. See open.cc.
+  static std::shared_ptr<Engine> open(const std::filesystem::path& root, const Options& options);
+
+  Engine(std::filesystem::path root, std::unique_ptr<lmdb::Environment> environment);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // ---- Handles ----
+  std::shared_ptr<Run> begin_run(const Options& options);
+  // Commits what is pending and the run's figures. Throws what flush() throws, after the run has ended.
+  void end_run(const std::shared_ptr<Run>& run);
+  void message(Severity severity, std::string_view text);
+
+  // ---- Reading ----
+  std::optional<TokenView> get(const CacheKey& key, Run& run);
+  std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys, Run& run);
+  std::vector<bool> contains_many(std::span<const CacheKey> keys, Run& run);
+  Stats stats(const Run& run);
+  VerifyReport verify();
+  std::optional<SourceDirectory> source_directory(std::string_view path);
+  std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
+
+  // ---- Writing ----
+  void put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run);
+  void put_source_directory(std::string_view path, const SourceDirectory& files);
+  void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
+  void save_manifest(std::string_view tokenizer_sha);
+  void flush();
+  std::uint64_t prune(std::chrono::nanoseconds age);
+  std::uint64_t clear();
+
+ private:
+  friend class Snapshot;
+
+  // What a look-up found: a miss, a record that may be served, or one to be checked first.
+  struct Found {
+    std::optional<record::Record> record;
+    const char* damage = nullptr;
+    bool checked = false;
+  };
+
+  // Reading (engine_read.cc)
+  std::shared_ptr<Snapshot> snapshot();
+  void give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexcept;
+  // Both with read_mutex_ held.
+  Found look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
+                const CacheKey& key) const;
+  void remember_checked(const record::Header& header);
+  std::optional<TokenView> pending_view(const CacheKey& key);
+  // For each key that is there, in key order: its index, its record, and what keeps that alive. Counts and
+  // touches.
+  using Hit = std::function<void(std::size_t, TokenView)>;
+  void look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit);
+  void report_damage(const CacheKey& key, const char* reason);
+  void report_read_error(const Error& error);
+  std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
+
+  // Writing (engine_write.cc)
+  void start_committer();
+  void committer_loop();
+  void commit_pending(bool fold);  // with commit_mutex_ held
+  Writer& writer();
+  // Of all handles that write: the smallest budget, the shortest patience.
+  WriteLimits limits();
+
+  const std::filesystem::path root_;
+  const std::unique_ptr<lmdb::Environment> environment_;
+  const unsigned generation_;  // see fork.h
+  std::unique_ptr<shm::AccessTable> access_;
+
+  std::mutex read_mutex_;
+  std::weak_ptr<Snapshot> current_;
+  std::vector<std::unique_ptr<lmdb::ReadTransaction>> idle_;  // reset; each keeps a reader slot
+  // By slot, the low half of the generation whose checksum this process has seen to be right; 0: none.
+  std::vector<std::uint32_t> checked_;
+
+  std::mutex message_mutex_;
+  std::set<std::uint64_t> damage_told_;  // key hashes
+  bool read_error_told_ = false;
+
+  std::mutex runs_mutex_;
+  Runs runs_;
+
+  std::mutex commit_mutex_;
+  std::unique_ptr<Writer> writer_;  // made by the first write: it creates a file
+  std::chrono::steady_clock::time_point last_fold_{};
+
+  std::mutex pending_mutex_;
+  std::condition_variable pending_changed_;
+  std::condition_variable room_made_;
+  Batch active_;      // takes puts
+  Batch committing_;  // being committed; read-only
+  std::chrono::steady_clock::time_point oldest_pending_{};
+  std::chrono::milliseconds batch_age_{0};  // of the handle that put last
+  std::size_t batch_bytes_ = 0;
+  std::optional<Error> failure_;  // of the last commit
+  bool stop_ = false;
+  std::thread committer_;
+};
+
+}  // namespace tokcask

@@ -1,0 +1,284 @@
+// The engine's read side.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "cache/engine.h"
+#include "cache/fork.h"
+
+namespace tokcask {
+
+using lmdb::Table;
+using rows::MetaKey;
+using rows::Tag;
+
+namespace {
+
+constexpr std::size_t kMostDamageTold = 4096;
+
+TokenView view_of(const record::Record& record, std::shared_ptr<const void> owner) {
+  const bool ones = record.mask.empty();
+  return {record.ids, ones ? all_ones(record.ids.size()) : record.mask, ones, std::move(owner)};
+}
+
+// The row of a slot, out of its chunk.
+std::optional<rows::EntryRow> entry_row(const lmdb::ReadTransaction& transaction, std::uint32_t slot) {
+  const auto chunk =
+      transaction.get(Table::kMeta, MetaKey(Tag::kEntries, slot / rows::kEntriesPerChunk).bytes());
+  if (!chunk || chunk->size() != sizeof(rows::EntryChunk)) return std::nullopt;
+  return rows::read_row<rows::EntryRow>(
+      chunk->subspan(slot % rows::kEntriesPerChunk * sizeof(rows::EntryRow), sizeof(rows::EntryRow)));
+}
+
+}  // namespace
+
+// ---- Snapshots ----
+
+std::shared_ptr<Snapshot> Engine::snapshot() {
+  std::shared_ptr<Snapshot> stale;  // let go of after the lock
+  const std::lock_guard lock(read_mutex_);
+  if (auto shared = current_.lock()) {
+    if (shared->transaction().id() == environment_->last_txnid()) return shared;
+    stale = std::move(shared);
+  }
+  std::unique_ptr<lmdb::ReadTransaction> transaction;
+  if (idle_.empty()) {
+    transaction = std::make_unique<lmdb::ReadTransaction>(*environment_);
+  } else {
+    idle_.back()->renew();
+    transaction = std::move(idle_.back());
+    idle_.pop_back();
+  }
+  auto fresh = std::make_shared<Snapshot>(shared_from_this(), std::move(transaction));
+  current_ = fresh;
+  return fresh;
+}
+
+void Engine::give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexcept {
+  if (generation_ != fork_generation()) {
+    // The parent's. LMDB's reader table is shared with it: touching the transaction would end the parent's
+    // snapshot.
+    transaction->abandon();
+    return;
+  }
+  transaction->reset();
+  const std::lock_guard lock(read_mutex_);
+  idle_.push_back(std::move(transaction));
+}
+
+// ---- Look-ups ----
+
+Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
+                              const CacheKey& key) const {
+  Found found;
+  if (!value) return found;
+  found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
+  if (!found.record) return found;
+  const record::Header& header = found.record->header;
+  if (header.slot < checked_.size() &&
+      checked_[header.slot] == static_cast<std::uint32_t>(header.generation)) {
+    found.checked = true;
+    return found;
+  }
+  // An intact but older record of the same key would pass every check of its own.
+  const auto row = entry_row(transaction, header.slot);
+  if (!row || row->tokenizer == 0 || row->generation != header.generation) {
+    found.record.reset();
+    found.damage = "it is not the record that the entry table knows";
+  }
+  return found;
+}
+
+void Engine::remember_checked(const record::Header& header) {
+  // The slot is one of the entry table's, so this is not larger than that.
+  if (header.slot >= checked_.size()) checked_.resize(header.slot + std::size_t{1});
+  checked_[header.slot] = static_cast<std::uint32_t>(header.generation);
+}
+
+std::optional<TokenView> Engine::pending_view(const CacheKey& key) {
+  const std::lock_guard lock(pending_mutex_);
+  const PendingTokens* tokens = nullptr;
+  if (const auto active = active_.puts.find(key); active != active_.puts.end()) {
+    active->second.stamp = access_->next_stamp();
+    tokens = &active->second.tokens;
+  } else if (const auto committing = committing_.puts.find(key); committing != committing_.puts.end()) {
+    tokens = &committing->second.tokens;
+  }
+  if (tokens == nullptr) return std::nullopt;
+  const bool ones = !tokens->has_mask;
+  return TokenView(tokens->ids(), ones ? all_ones(tokens->length) : tokens->mask(), ones, tokens->data);
+}
+
+std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
+  std::optional<TokenView> view;
+  look_up_many({&key, 1}, true, run, [&](std::size_t, TokenView found) { view = std::move(found); });
+  return view;
+}
+
+std::vector<std::optional<TokenView>> Engine::get_many(std::span<const CacheKey> keys, Run& run) {
+  std::vector<std::optional<TokenView>> views(keys.size());
+  look_up_many(keys, true, run, [&](std::size_t i, TokenView view) { views[i] = std::move(view); });
+  return views;
+}
+
+std::vector<bool> Engine::contains_many(std::span<const CacheKey> keys, Run& run) {
+  std::vector<bool> found(keys.size());
+  look_up_many(keys, false, run, [&](std::size_t i, const TokenView&) { found[i] = true; });
+  return found;
+}
+
+void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit) {
+  std::size_t hits = 0;
+  // In key order, neighbours share pages.
+  std::vector<std::size_t> order;
+  order.reserve(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    // Before the snapshot is taken: what is committed meanwhile is in one of the two.
+    if (auto view = pending_view(keys[i])) {
+      ++hits;
+      hit(i, *std::move(view));
+    } else {
+      order.push_back(i);
+    }
+  }
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });
+
+  try {
+    const std::shared_ptr<Snapshot> snapshot = order.empty() ? nullptr : this->snapshot();
+    std::vector<Found> found(order.size());
+    if (snapshot) {
+      const std::lock_guard lock(read_mutex_);
+      const lmdb::ReadTransaction& transaction = snapshot->transaction();
+      const lmdb::Cursor cursor(transaction, Table::kRecords);
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        const CacheKey& key = keys[order[i]];
+        found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key);
+      }
+    }
+    const std::uint64_t stamp = access_->next_stamp();
+    std::vector<const record::Header*> checked;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      Found& f = found[i];
+      if (f.record && with_tokens && !f.checked) {
+        // The one time in this process that a record is read as a whole; not under the lock.
+        if (record::checksum_ok(*f.record)) {
+          checked.push_back(&f.record->header);
+        } else {
+          f.record.reset();
+          f.damage = "its checksum is wrong";
+        }
+      }
+      if (f.damage != nullptr) report_damage(keys[order[i]], f.damage);
+      if (!f.record) continue;
+      access_->touch(f.record->header.slot, stamp);
+      ++hits;
+      hit(order[i], view_of(*f.record, snapshot));
+    }
+    if (!checked.empty()) {
+      const std::lock_guard lock(read_mutex_);
+      for (const record::Header* header : checked) remember_checked(*header);
+    }
+  } catch (const Error& error) {
+    report_read_error(error);
+  }
+  run.hits += hits;
+  run.misses += keys.size() - hits;
+}
+
+void Engine::report_damage(const CacheKey& key, const char* reason) {
+  {
+    const std::lock_guard lock(message_mutex_);
+    if (damage_told_.size() >= kMostDamageTold ||
+        !damage_told_.insert(record::hash_key(key.canonical())).second)
+      return;
+  }
+  message(Severity::kWarning,
+          fmt::format("{}: the record of {} is damaged ({}); it counts as a miss, and putting it "
+                      "again repairs it",
+                      root_.string(), key.canonical(), reason));
+}
+
+void Engine::report_read_error(const Error& error) {
+  {
+    const std::lock_guard lock(message_mutex_);
+    if (std::exchange(read_error_told_, true)) return;
+  }
+  message(Severity::kWarning, fmt::format("{}; what cannot be read counts as a miss", error.what()));
+}
+
+// ---- Rows ----
+
+std::optional<std::vector<std::byte>> Engine::meta_row(const MetaKey& key) {
+  const std::shared_ptr<Snapshot> snapshot = this->snapshot();
+  const std::lock_guard lock(read_mutex_);
+  const auto value = snapshot->transaction().get(Table::kMeta, key.bytes());
+  if (!value) return std::nullopt;
+  return std::vector(value->begin(), value->end());
+}
+
+std::optional<SourceDirectory> Engine::source_directory(std::string_view path) {
+  {
+    const std::lock_guard lock(pending_mutex_);
+    for (const Batch* batch : {&active_, &committing_}) {
+      if (const auto found = batch->directories.find(path); found != batch->directories.end())
+        return found->second;
+    }
+  }
+  const auto row = meta_row(MetaKey::of_path(Tag::kDirectory, path));
+  return row ? rows::decode_directory(path, *row) : std::nullopt;
+}
+
+std::optional<std::string> Engine::tokenizer_of_file(std::string_view path, const FileIdentity& identity) {
+  {
+    const std::lock_guard lock(pending_mutex_);
+    for (const Batch* batch : {&active_, &committing_}) {
+      const auto found = batch->tokenizer_files.find(path);
+      if (found == batch->tokenizer_files.end()) continue;
+      return found->second.identity == identity ? std::optional(found->second.sha) : std::nullopt;
+    }
+  }
+  const auto row = meta_row(MetaKey::of_path(Tag::kTokenizerFile, path));
+  return row ? rows::decode_tokenizer_file(path, identity, *row) : std::nullopt;
+}
+
+Stats Engine::stats(const Run& run) {
+  Stats stats;
+  const auto stored = meta_row(MetaKey(Tag::kStore, 0));
+  const auto store = stored ? rows::read_row<rows::StoreRow>(*stored) : std::nullopt;
+  if (!store)
+    throw Error(Errc::kDamaged, fmt::format("{}: the store row is gone; run verify", root_.string()));
+  stats.entry_count = store->entry_count;
+  stats.total_bytes = store->total_bytes;
+  stats.payload_bytes = store->payload_bytes;
+  stats.file_bytes = environment_->file_bytes();
+  stats.max_bytes = run.options.max_bytes;
+  stats.tokenizer_sha =
+      std::string(store->tokenizer_sha, strnlen(store->tokenizer_sha, sizeof store->tokenizer_sha));
+  {
+    const std::lock_guard lock(pending_mutex_);
+    for (const Batch* batch : {&active_, &committing_}) {
+      stats.entry_count += batch->new_entries;
+      stats.total_bytes += batch->new_bytes;
+      stats.pending += batch->puts.size();
+    }
+    if (active_.tokenizer_sha) stats.tokenizer_sha = *active_.tokenizer_sha;
+  }
+  stats.run = run.figures();
+  if (store->last_run_id == 0) return stats;
+  if (stats.run.run_id == store->last_run_id) {
+    stats.last_run = stats.run;
+    return stats;
+  }
+  const auto row = meta_row(MetaKey(Tag::kRun, store->last_run_id));
+  if (const auto last = row ? rows::read_row<rows::RunRow>(*row) : std::nullopt) {
+    stats.last_run = {last->run_id,           last->started_ns, last->ended_ns, last->hits,
+                      last->misses,           last->puts,       last->declined, last->evicted,
+                      last->tokenize_seconds, last->bytes_after};
+  }
+  return stats;
+}
+
+}  // namespace tokcask

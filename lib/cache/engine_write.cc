@@ -1,0 +1,188 @@
+// The engine's write side: the pending batch and its commits.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cache/engine.h"
+
+namespace tokcask {
+
+using lmdb::Table;
+
+namespace {
+
+// How often access times are committed while commits happen anyway.
+constexpr std::chrono::seconds kFoldEvery{30};
+
+std::uint64_t now_ns() {
+  using namespace std::chrono;
+  return static_cast<std::uint64_t>(
+      duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
+}
+
+}  // namespace
+
+void Engine::put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run) {
+  PendingPut put;
+  put.tokens = PendingTokens::copy_of(tokens);
+  put.run = run;
+  put.created_ns = now_ns();
+  const std::size_t size = put.tokens.record_bytes();
+  bool stored = false;
+  try {
+    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
+    const std::lock_guard lock(read_mutex_);
+    stored =
+        snapshot->transaction().get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()).has_value();
+  } catch (const Error& error) {
+    report_read_error(error);
+  }
+
+  std::unique_lock lock(pending_mutex_);
+  batch_bytes_ = run->options.batch_bytes;
+  batch_age_ = run->options.batch_age;
+  const auto fits = [&] {
+    const std::size_t pending = active_.bytes + committing_.bytes;
+    return pending == 0 || pending + size <= batch_bytes_;
+  };
+  if (!fits()) {
+    start_committer();
+    pending_changed_.notify_one();
+    room_made_.wait(lock, [&] { return fits() || failure_; });
+    if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
+  }
+  put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
+  put.stamp = access_->next_stamp();
+  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
+  active_.add(key, std::move(put), environment_->page_bytes());
+  start_committer();
+  if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
+}
+
+void Engine::put_source_directory(std::string_view path, const SourceDirectory& files) {
+  const std::lock_guard lock(pending_mutex_);
+  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
+  active_.directories.insert_or_assign(std::string(path), files);
+}
+
+void Engine::put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha) {
+  const std::lock_guard lock(pending_mutex_);
+  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
+  active_.tokenizer_files.insert_or_assign(std::string(path),
+                                           PendingTokenizerFile{identity, std::string(sha)});
+}
+
+void Engine::save_manifest(std::string_view tokenizer_sha) {
+  if (!tokenizer_sha.empty()) {
+    const std::lock_guard lock(pending_mutex_);
+    active_.tokenizer_sha = std::string(tokenizer_sha);
+  }
+  flush();
+}
+
+// ---- Commits ----
+
+// With pending_mutex_ held. Made when it is first needed, so that a process that only reads has one thread
+// less.
+void Engine::start_committer() {
+  if (!committer_.joinable()) committer_ = std::thread([this] { committer_loop(); });
+}
+
+void Engine::committer_loop() {
+  std::unique_lock lock(pending_mutex_);
+  for (;;) {
+    pending_changed_.wait(lock, [&] { return stop_ || !active_.empty(); });
+    pending_changed_.wait_until(lock, oldest_pending_ + batch_age_,
+                                [&] { return stop_ || 2 * active_.bytes >= batch_bytes_; });
+    if (stop_) return;
+    if (active_.empty()) continue;
+    lock.unlock();
+    std::optional<Error> failure;
+    try {
+      const std::lock_guard commit_lock(commit_mutex_);
+      commit_pending(false);
+    } catch (const Error& error) {
+      failure = error;
+    }
+    if (failure) {
+      message(Severity::kWarning, fmt::format("{}; the puts are kept and tried again", failure->what()));
+    }
+    lock.lock();
+    // A full disk may have room again later.
+    if (failure) pending_changed_.wait_for(lock, batch_age_, [&] { return stop_; });
+  }
+}
+
+Writer& Engine::writer() {
+  if (!writer_) {
+    writer_ = std::make_unique<Writer>(*environment_, *access_, root_,
+                                       [this](std::string_view text) { message(Severity::kWarning, text); });
+  }
+  return *writer_;
+}
+
+void Engine::commit_pending(bool fold) {
+  Runs runs;
+  {
+    const std::lock_guard lock(runs_mutex_);
+    std::copy_if(runs_.begin(), runs_.end(), std::back_inserter(runs), [](const std::shared_ptr<Run>& run) {
+      return !run->options.read_only && run->activity() != run->saved;
+    });
+  }
+  {
+    const std::lock_guard lock(pending_mutex_);
+    if (active_.empty() && runs.empty()) return;
+    std::swap(active_, committing_);
+  }
+  const auto now = std::chrono::steady_clock::now();
+  fold = fold || now - last_fold_ > kFoldEvery;
+  Writer::Keys done;
+  std::optional<Error> failure;
+  try {
+    writer().write(committing_, runs, limits(), fold,
+                   [&](const Writer::Keys& keys) { done.insert(done.end(), keys.begin(), keys.end()); });
+    if (fold) last_fold_ = now;
+  } catch (const Error& error) {
+    failure = error;
+  }
+  {
+    const std::lock_guard lock(pending_mutex_);
+    Batch rest = std::exchange(committing_, Batch{});
+    failure_ = failure;
+    if (failure) {
+      for (const CacheKey* key : done) rest.remove(CacheKey(*key), environment_->page_bytes());
+      if (active_.empty()) oldest_pending_ = now;
+      active_.absorb(std::move(rest), environment_->page_bytes());
+    }
+  }
+  room_made_.notify_all();
+  if (failure) throw *failure;
+}
+
+void Engine::flush() {
+  const std::lock_guard lock(commit_mutex_);
+  commit_pending(true);
+}
+
+std::uint64_t Engine::prune(std::chrono::nanoseconds age) {
+  const std::lock_guard lock(commit_mutex_);
+  commit_pending(true);
+  const std::uint64_t now = now_ns();
+  const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
+  return writer().remove_older(ago < now ? now - ago : 0, limits());
+}
+
+std::uint64_t Engine::clear() {
+  const std::lock_guard lock(commit_mutex_);
+  std::uint64_t pending = 0;
+  {
+    const std::lock_guard pending_lock(pending_mutex_);
+    pending = std::exchange(active_, Batch{}).new_entries;
+    failure_.reset();
+  }
+  room_made_.notify_all();
+  return pending + writer().remove_all(limits());
+}
+
+}  // namespace tokcask

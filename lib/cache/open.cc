@@ -1,0 +1,157 @@
+// Engine::open(): one engine per data file and process, and a good store under it.
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "cache/engine.h"
+#include "cache/fork.h"
+#include "cache/store_files.h"
+
+namespace tokcask {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using FileId = std::pair<dev_t, ino_t>;
+
+// The engines of this process. LMDB's locks are a process's: a second environment on one file would drop the
+// locks of the first when it closes. So an engine that is being closed is waited for before its file is
+// opened again.
+struct Registry {
+  std::mutex opening;  // held during a whole open
+  std::mutex mutex;
+  std::condition_variable closed;
+  std::map<FileId, std::weak_ptr<Engine>> engines;
+
+  std::shared_ptr<Engine> find(const FileId& id) {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      const auto found = engines.find(id);
+      if (found == engines.end()) return nullptr;
+      if (auto engine = found->second.lock()) return engine;
+      closed.wait(lock);
+    }
+  }
+};
+
+// A child starts with none: what its parent had open is its parent's. The old registry is left as it is,
+// because other threads may have held its locks.
+std::atomic<Registry*> registry{new Registry};
+const int renewed = pthread_atfork(nullptr, nullptr, [] { registry.store(new Registry); });
+
+struct Close {
+  FileId id;
+  Registry* owner;
+  unsigned generation;
+  void operator()(Engine* engine) const {
+    // A child must not even close what it inherited.
+    if (generation != fork_generation()) return;
+    delete engine;
+    {
+      const std::lock_guard lock(owner->mutex);
+      owner->engines.erase(id);
+    }
+    owner->closed.notify_all();
+  }
+};
+
+std::optional<FileId> file_id(const fs::path& file) {
+  struct stat status{};
+  if (stat(file.c_str(), &status) != 0) return std::nullopt;
+  return FileId{status.st_dev, status.st_ino};
+}
+
+void say(const Options& options, const std::string& text) {
+  if (options.on_message) {
+    options.on_message(Severity::kWarning, text);
+  } else {
+    fmt::print(stderr, "tokcask: warning: {}\n", text);
+  }
+}
+
+// The root as something to open: an existing directory for a reader, one that is made if need be for a
+// writer.
+void check_root(const fs::path& root, const Options& options) {
+  std::error_code error;
+  const fs::file_status status = fs::status(root, error);
+  if (options.read_only && !fs::exists(status)) {
+    throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
+  }
+  files::make_directory(root);
+  if (!options.allow_network_filesystem) files::refuse_network_file_system(root);
+}
+
+lmdb::Environment::Mode mode_for(const fs::path& root, const Options& options) {
+  const bool writable = access((root / "data.mdb").c_str(), W_OK) == 0;
+  if (!writable && !options.read_only) {
+    throw Error(Errc::kIo, fmt::format("{}: cannot write: {}; open it read-only",
+                                       (root / "data.mdb").string(), std::strerror(errno)));
+  }
+  // One environment serves all handles of the process, so it is made for writing where that is possible at
+  // all.
+  return writable ? lmdb::Environment::Mode::kReadWrite : lmdb::Environment::Mode::kReadOnly;
+}
+
+}  // namespace
+
+std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& options) {
+  const fs::path root = fs::absolute(given_root);
+  check_root(root, options);
+  const fs::path data = root / "data.mdb";
+  Registry& engines = *registry;
+  const std::lock_guard opening(engines.opening);
+
+  constexpr int kMostAttempts = 8;
+  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    const auto id = file_id(data);
+    if (id) {
+      if (auto engine = engines.find(*id)) {
+        if (!options.read_only && engine->environment_->read_only()) mode_for(root, options);
+        return engine;
+      }
+    }
+    files::Inspection inspection = files::inspect(root);
+    if (inspection.condition == files::Condition::kAbsent) {
+      if (options.read_only) throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
+      WriteLock write_lock(root / "write.lock");
+      const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
+      if (!file_id(data)) files::create(root);  // another process may have been faster
+      continue;
+    }
+    if (inspection.condition == files::Condition::kGood) {
+      try {
+        const Close close{*id, &engines, fork_generation()};
+        const std::shared_ptr<Engine> engine(
+            new Engine(root, lmdb::Environment::open(root, mode_for(root, options))), close);
+        const std::lock_guard lock(engines.mutex);
+        engines.engines[*id] = engine;
+        return engine;
+      } catch (const Error& error) {
+        if (error.code() != Errc::kDamaged) throw;
+        inspection.why = error.what();
+      }
+    }
+    if (options.read_only) {
+      throw Error(Errc::kDamaged, fmt::format("{}: {}; opened for writing it would be set aside",
+                                              data.string(), inspection.why));
+    }
+    WriteLock write_lock(root / "write.lock");
+    const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
+    if (file_id(data) != id) continue;  // another process has set it aside already
+    const fs::path target = files::set_aside(root);
+    say(options, fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(),
+                             inspection.why, target.filename().string()));
+  }
+  throw Error(Errc::kIo,
+              fmt::format("{}: other processes replace it as fast as it is opened", data.string()));
+}
+
+}  // namespace tokcask

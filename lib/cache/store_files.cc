@@ -1,0 +1,227 @@
+#include "cache/store_files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstring>
+#include <random>
+#include <span>
+#include <utility>
+
+#include <tokcask/error.h>
+
+#include "lmdb/environment.h"
+#include "lmdb/walker.h"
+#include "record/rows.h"
+
+namespace tokcask::files {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kNewPrefix = ".new.";
+
+Error io_error(const fs::path& path, std::string_view doing, int error) {
+  return {Errc::kIo, fmt::format("{}: cannot {}: {}", path.string(), doing, std::strerror(error))};
+}
+
+// A whole file, mapped to be read.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd_ < 0) throw io_error(path, "open", errno);
+    struct stat status{};
+    const int error = fstat(fd_, &status) == 0 ? 0 : errno;
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (error == 0 && S_ISREG(status.st_mode) && size_ > 0)
+      base_ = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, 0);
+    const int map_error = base_ == MAP_FAILED ? errno : 0;
+    if (error == 0 && map_error == 0 && S_ISREG(status.st_mode)) return;
+    close(fd_);
+    if (error != 0 || map_error != 0) throw io_error(path, "read", error != 0 ? error : map_error);
+    throw Error(Errc::kIo, fmt::format("{}: not a regular file, so not a store", path.string()));
+  }
+  ~MappedFile() {
+    if (base_ != nullptr) munmap(base_, size_);
+    close(fd_);
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  [[nodiscard]] std::span<const std::byte> bytes() const {
+    return {static_cast<const std::byte*>(base_), size_};
+  }
+
+ private:
+  int fd_;
+  std::size_t size_ = 0;
+  void* base_ = nullptr;
+};
+
+// A finding on an unchanged file is damage. While a writer commits, pages of the walked snapshot may be
+// reused, but never before two more commits: then the next walk starts from another transaction.
+Inspection walk_until_still(std::span<const std::byte> bytes) {
+  lmdb::WalkReport report = lmdb::walk(bytes);
+  while (!report.ok) {
+    lmdb::WalkReport again = lmdb::walk(bytes);
+    const bool still = again.txnid == report.txnid;
+    report = std::move(again);
+    if (still && !report.ok) {
+      return {Condition::kBad,
+              fmt::format("is damaged: {}", report.findings.empty() ? "" : report.findings.front())};
+    }
+  }
+  return {Condition::kGood, {}};
+}
+
+void sync_directory(const fs::path& directory) {
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  fsync(fd);  // some file systems cannot; then they need not
+  close(fd);
+}
+
+// What creations that were killed left behind.
+void remove_leftovers(const fs::path& root) {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kNewPrefix)) continue;
+    pid_t pid = 0;
+    std::from_chars(name.data() + kNewPrefix.size(), name.data() + name.size(), pid);
+    if (pid > 0 && (pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH)))
+      fs::remove_all(entry.path(), ignored);
+  }
+}
+
+rows::StoreRow new_store_row(std::size_t page_bytes) {
+  rows::StoreRow row;
+  row.page_bytes = static_cast<std::uint32_t>(page_bytes);
+  std::random_device random;
+  for (auto& byte : row.uuid) byte = static_cast<std::uint8_t>(random());
+  using namespace std::chrono;
+  row.created_ns =
+      static_cast<std::uint64_t>(duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
+  return row;
+}
+
+}  // namespace
+
+Inspection inspect(const fs::path& root) {
+  const fs::path data = root / "data.mdb";
+  struct stat status{};
+  if (lstat(data.c_str(), &status) != 0) {
+    if (errno == ENOENT) return {};
+    throw io_error(data, "look at", errno);
+  }
+  const MappedFile file(data);
+  switch (lmdb::probe(file.bytes())) {
+    case lmdb::FileKind::kEmpty:
+      return {Condition::kBad, "has zero bytes"};
+    case lmdb::FileKind::kForeign:
+      return {Condition::kBad, "is not a store, or its beginning is damaged"};
+    case lmdb::FileKind::kOtherVersion:
+      return {Condition::kBad, "was written by another version of LMDB"};
+    case lmdb::FileKind::kLmdb:
+      break;
+  }
+  return walk_until_still(file.bytes());
+}
+
+void make_directory(const fs::path& root) {
+  std::error_code error;
+  const fs::file_status status = fs::status(root, error);
+  if (fs::exists(status) && !fs::is_directory(status)) {
+    throw Error(
+        Errc::kIo,
+        fmt::format("{}: a file; a store is a directory, so name one that is not there yet", root.string()));
+  }
+  if (fs::exists(status)) return;
+  if (root.has_parent_path()) {
+    fs::create_directories(root.parent_path(), error);
+    if (error) throw io_error(root.parent_path(), "make the directory", error.value());
+  }
+  if (mkdir(root.c_str(), 0700) != 0 && errno != EEXIST) throw io_error(root, "make the directory", errno);
+}
+
+std::string_view network_file_system(long type) noexcept {
+  // From the kernel's linux/magic.h and statfs(2). FUSE is not here: it may be a local disk as well.
+  static constexpr std::array<std::pair<unsigned long, std::string_view>, 14> kNetwork = {{
+      {0x6969, "NFS"},
+      {0x517B, "SMB"},
+      {0xFF534D42, "CIFS"},
+      {0xFE534D42, "SMB2"},
+      {0x564C, "NCP"},
+      {0x73757245, "Coda"},
+      {0x5346414F, "AFS"},
+      {0x6B414653, "kAFS"},
+      {0x01021997, "9P"},
+      {0x00C36400, "Ceph"},
+      {0x0BD00BD0, "Lustre"},
+      {0x47504653, "GPFS"},
+      {0x19830326, "BeeGFS"},
+      {0x7461636F, "OCFS2"},
+  }};
+  const auto* const found = std::find_if(kNetwork.begin(), kNetwork.end(), [&](const auto& entry) {
+    return entry.first == (static_cast<unsigned long>(type) & 0xffffffff);
+  });
+  return found == kNetwork.end() ? std::string_view() : found->second;
+}
+
+void refuse_network_file_system(const fs::path& root) {
+  struct statfs status{};
+  if (statfs(root.c_str(), &status) != 0) throw io_error(root, "look at the file system", errno);
+  if (const std::string_view name = network_file_system(static_cast<long>(status.f_type)); !name.empty()) {
+    throw Error(
+        Errc::kUnsupported,
+        fmt::format("{}: on a network file system ({}), which does not share memory maps and locks between "
+                    "hosts; use a local disk, or set allow_network_filesystem if one host alone uses it",
+                    root.string(), name));
+  }
+}
+
+fs::path set_aside(const fs::path& root) {
+  const fs::path data = root / "data.mdb";
+  fs::path target;
+  for (unsigned n = 1;; ++n) {
+    target = root / fmt::format("data.mdb.set-aside-{}", n);
+    struct stat status{};
+    if (lstat(target.c_str(), &status) != 0 && errno == ENOENT) break;
+  }
+  if (rename(data.c_str(), target.c_str()) != 0) throw io_error(data, "rename", errno);
+  unlink((root / "lock.mdb").c_str());
+  unlink((root / "access.shm").c_str());
+  sync_directory(root);
+  return target;
+}
+
+void create(const fs::path& root) {
+  remove_leftovers(root);
+  const fs::path fresh = root / fmt::format("{}{}", kNewPrefix, getpid());
+  if (mkdir(fresh.c_str(), 0700) != 0) throw io_error(fresh, "make the directory", errno);
+  {
+    const auto environment = lmdb::Environment::open(fresh, lmdb::Environment::Mode::kCreate);
+    lmdb::WriteTransaction transaction(*environment);
+    const rows::StoreRow row = new_store_row(environment->page_bytes());
+    transaction.put(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes(), rows::bytes_of(row));
+    transaction.commit();
+  }
+  unlink((root / "lock.mdb").c_str());  // of a store whose data.mdb is gone
+  const fs::path data = root / "data.mdb";
+  if (rename((fresh / "data.mdb").c_str(), data.c_str()) != 0) throw io_error(data, "create", errno);
+  std::error_code ignored;
+  fs::remove_all(fresh, ignored);
+  sync_directory(root);
+}
+
+}  // namespace tokcask::files

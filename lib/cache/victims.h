@@ -1,0 +1,45 @@
+// Eviction order: which entries to give up, oldest last access first.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "lmdb/environment.h"
+#include "record/rows.h"
+#include "shm/access_table.h"
+
+namespace tokcask {
+
+struct Victim {
+  std::uint64_t stamp = 0;
+  std::uint64_t generation = 0;
+  std::uint32_t slot = 0;
+  std::uint32_t occupied = 0;
+};
+
+// Every live entry with its last access: the newer of the stored time and the one in shared memory. In slot
+// order.
+[[nodiscard]] std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction,
+                                               const rows::StoreRow& store, const shm::AccessTable& access);
+
+// A sorted list that is made when it is first needed and used up from the front. An entry that was used since
+// is passed over; it comes back when the list is made again. So a million entries are sorted once per round
+// of evictions, not once per eviction. Used by the committing thread alone.
+class VictimQueue {
+ public:
+  // The next entry whose last access is before `protected_from`, or nothing.
+  std::optional<Victim> next(const lmdb::Environment& environment, const shm::AccessTable& access,
+                             std::uint64_t protected_from);
+  // Gives back what next() gave and was not used, in that order.
+  void put_back(const std::vector<Victim>& victims) {
+    queue_.insert(queue_.end(), victims.rbegin(), victims.rend());
+  }
+
+ private:
+  std::vector<Victim> queue_;  // newest first, so that the oldest is at the back
+  // Made again in vain for this value: nothing becomes older than it by being used.
+  std::uint64_t nothing_before_ = 0;
+};
+
+}  // namespace tokcask
