@@ -2,9 +2,9 @@
 //
 // LMDB trusts its file: one wrong bit in a page header, an offset or a page number and it reads outside the
 // map, or returns a neighbour's value. The walker visits every page of every tree once, before LMDB does, and
-// checks all that LMDB takes for granted. What it does not check is the inside of values, and keys beyond
-// their order: that is what the records' checksums are for. Nor can it tell a page from an older one that
-// fits in the same place.
+// checks all that LMDB takes for granted. It checks neither the inside of values nor more of keys than their
+// order: that is what the records' checksums are for. Nor can it tell a page from an older one that fits in
+// the same place, or the last snapshot from the one before when damage to their numbers swaps them.
 //
 // Pure functions of the bytes: no I/O, no lasting state, callable from any thread. The bytes must not change
 // meanwhile. Nothing outside `file` is read, whatever it holds, and nothing is thrown but std::bad_alloc:
@@ -49,8 +49,9 @@ struct WalkReport {
   static constexpr std::size_t kMaxFindings = 32;
 };
 
-// Walks the snapshot that LMDB would open: the free list, the main database, which must hold named databases
-// and nothing else, and each of those, which must have plain keys in byte order and no duplicates.
+// Walks the snapshot that LMDB would open: the free list; the main database, which must hold named databases
+// and nothing else; and each of those, which must have keys in byte order, no duplicates, and keys and values
+// whose sizes are multiples of 8. When it is good, every value in it is therefore 8-byte aligned.
 WalkReport walk(std::span<const std::byte> file);
 
 }  // namespace tokcask::lmdb

@@ -129,6 +129,8 @@ struct Entry {
 // The entries of the main database, then those of each named one.
 using Listing = std::vector<std::vector<Entry>>;
 [[nodiscard]] Listing list(MDB_env* env);
+// Of a file that is written to `path` for this.
+[[nodiscard]] Listing list(const std::string& path, std::span<const std::byte> file);
 
 // Writes `file` to `path` and has LMDB read all of it in a child process: each database from end to end and
 // back, and each key by itself. Then has it write, and walks the result. Returns what went wrong: a crash, a
