@@ -13,19 +13,20 @@ class Writer {
  public:
   template <typename T>
   void value(T v) {
-    const auto bytes = std::as_bytes(std::span(&v, 1));
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
+    append(&v, sizeof v);
   }
-  void text(std::string_view s) {
-    const auto bytes = std::as_bytes(std::span(s));
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
-  }
+  void text(std::string_view s) { append(s.data(), s.size()); }
   std::vector<std::byte> finish() {
     out_.resize((out_.size() + 7) / 8 * 8);
     return std::move(out_);
   }
 
  private:
+  void append(const void* data, std::size_t size) {
+    const std::size_t end = out_.size();
+    out_.resize(end + size);
+    if (size > 0) std::memcpy(out_.data() + end, data, size);
+  }
   std::vector<std::byte> out_;
 };
 
