@@ -148,23 +148,37 @@ def _is_preference(row: Mapping[str, Any]) -> bool:
 def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> _Section:
     if not isinstance(row, Mapping):
         raise TypeError(f"row {index} is a {type(row).__name__}, not a dict")
-    text, messages, tools = row.get("text"), row.get("messages"), row.get("tools")
     try:
-        if messages is not None:
-            if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-                raise ValueError("messages must be a list with at least one message")
-            # In their order: a template may show it.
-            content = json.dumps([messages, tools], ensure_ascii=False, separators=(",", ":"))
-            return _Section(section_id(content, _kind("messages", row)), messages=messages, tools=tools)
-        if text is None:
-            raise ValueError(f"it has neither messages nor text; its fields are {sorted(row)}")
-        if not isinstance(text, str):
-            raise TypeError(f"text must be a str, not {type(text).__name__}")
-        if eos_token and not text.endswith(eos_token):
-            text += eos_token
-        return _Section(section_id(text, _kind("text", row)), text=text)
+        if row.get("messages") is not None:
+            return _messages_section(row)
+        return _text_section(row, eos_token)
+    except UnicodeError as error:
+        raise ValueError(f"row {index}: {error}") from error
     except (TypeError, ValueError) as error:
-        raise type(error)(*error.args) if isinstance(error, UnicodeError) else type(error)(f"row {index}: {error}") from error
+        raise type(error)(f"row {index}: {error}") from error
+
+
+def _text_section(row: Mapping[str, Any], eos_token: str | None) -> _Section:
+    text = row.get("text")
+    if text is None:
+        raise ValueError(f"it has neither messages nor text; its fields are {sorted(row)}")
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, not {type(text).__name__}")
+    if eos_token and not text.endswith(eos_token):
+        text += eos_token
+    return _Section(section_id(text, _kind("text", row)), text=text)
+
+
+def _messages_section(row: Mapping[str, Any]) -> _Section:
+    messages, tools = row["messages"], row.get("tools")
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise ValueError("messages must be a list with at least one message")
+    # Not sorted: a template may show the fields of a message in their order.
+    try:
+        content = json.dumps([messages, tools], ensure_ascii=False, separators=(",", ":"))
+    except TypeError as error:
+        raise TypeError(f"messages and tools must be of what JSON has: {error}") from error
+    return _Section(section_id(content, _kind("messages", row)), messages=messages, tools=tools)
 
 
 def _kind(name: str, row: Mapping[str, Any]) -> str:
@@ -195,10 +209,9 @@ def _tokenize(sections: list[_Section], tokenizer: Any, length: int) -> dict[str
     for section in sections:
         if section.messages is None:
             continue
-        if section.tools is not None:
-            options = {**options, "tools": section.tools}
+        tools = {} if section.tools is None else {"tools": section.tools}
         single = tokenizer.apply_chat_template(
-            section.messages, tokenize=True, return_dict=True, add_generation_prompt=False, **options
+            section.messages, tokenize=True, return_dict=True, add_generation_prompt=False, **options, **tools
         )
         made[section.id] = _cut(single["input_ids"], single.get("attention_mask"), length)
     return made

@@ -1,0 +1,391 @@
+"""TokenizedCache: its life, its figures, threads, processes, messages and errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import pickle
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import tokcask
+from tokcask import CachedTokens, TokenizedCache
+
+from conftest import key, run_python
+
+
+def test_what_is_put_is_there_the_next_time(tmp_path: pathlib.Path) -> None:
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        cache.put_many((key(str(n)), CachedTokens(np.arange(n))) for n in range(100))
+        assert cache.entry_count == 100
+    with TokenizedCache.open(str(tmp_path / "store")) as cache:
+        for n, tokens in enumerate(cache.get_many(key(str(n)) for n in range(100))):
+            assert tokens is not None
+            assert tokens.input_ids.tolist() == list(range(n))
+        assert cache.get(key("100")) is None
+
+
+def test_a_put_replaces(cache: TokenizedCache) -> None:
+    cache.put(key("k"), CachedTokens([1, 2]))
+    cache.put(key("k"), CachedTokens([3]))
+    assert cache.get(key("k")) == CachedTokens([3])
+    assert cache.entry_count == 1
+
+
+def test_put_many_checks_all_first(cache: TokenizedCache) -> None:
+    good: Any = (key("a"), CachedTokens([1]))
+    for bad in ((key("b"), CachedTokens([1.5])), (key("b"), [1]), ("b", CachedTokens([1])), (key("b"),), 3):
+        with pytest.raises((TypeError, ValueError)):
+            cache.put_many([good, bad])
+    assert cache.entry_count == 0
+
+    def fails() -> Any:
+        yield good
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        cache.put_many(fails())
+    assert cache.entry_count == 0
+    cache.put_many([])
+
+
+def test_wrong_types_are_named(cache: TokenizedCache) -> None:
+    untyped: Any = cache
+    with pytest.raises(TypeError, match="get_many: item 1 holds str, not a CacheKey"):
+        untyped.get_many([key("a"), "a"])
+    with pytest.raises(TypeError, match=r"get\(self, key: CacheKey\)"):
+        untyped.get("a|b|1")
+    with pytest.raises(TypeError):
+        untyped.put(key("a"), [1, 2])
+    with pytest.raises(TypeError):
+        untyped.prune(3600)
+    with pytest.raises(TypeError):
+        TokenizedCache()
+    assert cache.hits == cache.misses == 0
+
+
+def test_figures(cache: TokenizedCache) -> None:
+    assert (cache.hits, cache.misses, cache.hit_rate, cache.entry_count) == (0, 0, 0.0, 0)
+    cache.put(key("a"), CachedTokens(np.arange(1000)))
+    cache.get(key("a"))
+    cache.get_many([key("a"), key("b"), key("a")])
+    cache.add_tokenize_seconds(1.5)
+    cache.add_tokenize_seconds(0.25)
+    assert (cache.hits, cache.misses, cache.hit_rate) == (3, 1, 0.75)
+    cache.flush()
+    stats = cache.stats()
+    assert stats["payload_bytes"] == 4000
+    assert stats["pending"] == 0
+    assert stats["total_bytes"] == cache.total_bytes >= 4000
+    assert stats["file_bytes"] == cache.file_bytes == (cache.root / "data.mdb").stat().st_size
+    assert stats["run"]["puts"] == 1
+    assert stats["run"]["tokenize_seconds"] == 1.75
+    assert stats["run"]["run_id"] >= 1
+    assert stats["run"]["ended_ns"] == 0
+    assert set(stats["run"]) == set(stats["last_run"])
+    for seconds in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="seconds"):
+            cache.add_tokenize_seconds(seconds)
+
+
+def test_a_run_outlives_its_cache(tmp_path: pathlib.Path) -> None:
+    with TokenizedCache.open(tmp_path / "store") as first:
+        first.put(key("a"), CachedTokens([1]))
+        first.get(key("a"))
+        first.get(key("b"))
+        first.save_manifest(tokenizer_sha="cd" * 32)
+    with TokenizedCache.open(tmp_path / "store", read_only=True) as second:
+        stats = second.stats()
+        assert stats["tokenizer_sha"] == "cd" * 32
+        assert (stats["last_run"]["hits"], stats["last_run"]["misses"]) == (1, 1)
+        assert stats["last_run"]["ended_ns"] > stats["last_run"]["started_ns"] > 0
+
+
+def test_closed(tmp_path: pathlib.Path) -> None:
+    cache = TokenizedCache.open(tmp_path / "store")
+    cache.put(key("a"), CachedTokens([1]))
+    cache.get(key("a"))
+    cache.close()
+    cache.close()
+    assert cache.closed
+    calls: list[Any] = [
+        lambda: cache.get(key("a")),
+        lambda: cache.get_many([key("a")]),
+        lambda: cache.put(key("a"), CachedTokens([1])),
+        lambda: cache.put_many([(key("a"), CachedTokens([1]))]),
+        cache.flush,
+        lambda: cache.prune(older_than_seconds=0),
+        cache.clear,
+        cache.verify,
+        cache.save_manifest,
+        lambda: cache.add_tokenize_seconds(1),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="closed"):
+            call()
+    with pytest.raises(ValueError, match="closed cache cannot be pickled"):
+        pickle.dumps(cache)
+    # What it was is still known.
+    assert (cache.entry_count, cache.hits, cache.misses, cache.hit_rate) == (1, 1, 0, 1.0)
+    assert cache.total_bytes > 0
+    assert cache.root == tmp_path / "store"
+    assert repr(cache).endswith(" closed>")
+
+
+def test_with_closes_also_after_an_exception(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RuntimeError, match="mine"), TokenizedCache.open(tmp_path / "store") as cache:
+        cache.put(key("a"), CachedTokens([1]))
+        raise RuntimeError("mine")
+    assert cache.closed
+    with TokenizedCache.open(tmp_path / "store") as again:
+        assert again.entry_count == 1
+
+
+def test_prune_and_clear(cache: TokenizedCache) -> None:
+    cache.put_many((key(str(n)), CachedTokens([n])) for n in range(10))
+    cache.flush()
+    for age in (3600, 1e300, float("inf")):
+        assert cache.prune(older_than_seconds=age) == 0
+    for age in (-1, float("nan")):
+        with pytest.raises(ValueError, match="older_than_seconds"):
+            cache.prune(older_than_seconds=age)
+    assert cache.prune(older_than_seconds=0) == 10
+    cache.put(key("a"), CachedTokens([1]))
+    assert cache.clear() == 1
+    assert cache.clear() == 0
+    assert cache.get(key("a")) is None
+
+
+def test_pickles_as_path_and_options(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with TokenizedCache.open("store", max_bytes=1 << 22, lock_timeout=3.5, batch_bytes=1 << 20, batch_age=0.5) as cache:
+        cache.put(key("a"), CachedTokens([1, 2]))
+        cache.flush()
+        pickled = pickle.dumps(cache)
+    assert b"_core" not in pickled
+    monkeypatch.chdir("/")
+    with pickle.loads(pickled) as again:
+        assert again.max_bytes == 1 << 22
+        assert again.get(key("a")) == CachedTokens([1, 2])
+        assert pickle.dumps(again) == pickled
+    with TokenizedCache.open(tmp_path / "store", read_only=True) as reader:
+        assert pickle.loads(pickle.dumps(reader)).read_only
+
+
+def test_read_only(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError, match="store"):
+        TokenizedCache.open(tmp_path / "store", read_only=True)
+    assert not (tmp_path / "store").exists()
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        cache.put(key("a"), CachedTokens([1]))
+    with TokenizedCache.open(tmp_path / "store", read_only=True) as reader:
+        assert reader.get(key("a")) == CachedTokens([1])
+        for call in (
+            lambda: reader.put(key("b"), CachedTokens([1])),
+            lambda: reader.prune(older_than_seconds=0),
+            reader.clear,
+            reader.save_manifest,
+        ):
+            with pytest.raises(tokcask.ReadOnlyError):
+                call()
+        assert reader.entry_count == 1
+
+
+@pytest.mark.parametrize(
+    ("root", "options", "error"),
+    [
+        ("", {}, ValueError),
+        ("a\0b", {}, ValueError),
+        (3, {}, TypeError),
+        (None, {}, TypeError),
+        ("s", {"max_bytes": 0}, ValueError),
+        ("s", {"max_bytes": -1}, ValueError),
+        ("s", {"max_bytes": 1000}, ValueError),
+        ("s", {"max_bytes": 2**64}, ValueError),
+        ("s", {"max_bytes": 1e9}, TypeError),
+        ("s", {"max_bytes": True}, TypeError),
+        ("s", {"lock_timeout": -1}, ValueError),
+        ("s", {"batch_age": float("nan")}, ValueError),
+        ("s", {"batch_bytes": -1}, ValueError),
+        ("s", {"unknown": 1}, TypeError),
+    ],
+)
+def test_open_refuses(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, root: Any, options: Any, error: type[Exception]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error):
+        TokenizedCache.open(root, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_where_there_can_be_no_directory(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(OSError, match="file"):
+        TokenizedCache.open(tmp_path / "file" / "store")
+
+
+def test_errors_are_kinds_of_oserror() -> None:
+    assert issubclass(tokcask.BusyError, TimeoutError)
+    assert issubclass(tokcask.ReadOnlyError, PermissionError)
+    for error in (tokcask.BusyError, tokcask.DamagedError, tokcask.ReadOnlyError, tokcask.UnsupportedError):
+        assert issubclass(error, OSError)
+        assert error.__module__ == "tokcask"
+
+
+def test_warnings_go_to_logging(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "store"
+    with TokenizedCache.open(root) as cache:
+        cache.put(key("a"), CachedTokens([1]))
+    assert caplog.records == []
+    (root / "data.mdb").write_bytes(b"not a store" * 1000)
+    with caplog.at_level(logging.INFO, logger="tokcask"), TokenizedCache.open(root) as cache:
+        assert cache.entry_count == 0
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.records[0].name == "tokcask"
+    assert "store" in caplog.records[0].getMessage()
+    assert list(tmp_path.rglob("*set-aside*"))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_handler_that_raises_does_no_harm(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("handler")
+
+    raised: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", raised.append)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "data.mdb").write_bytes(b"not a store" * 1000)
+    handler = Handler()
+    logging.getLogger("tokcask").addHandler(handler)
+    try:
+        TokenizedCache.open(tmp_path / "store").close()
+    finally:
+        logging.getLogger("tokcask").removeHandler(handler)
+    assert [str(item.exc_value) for item in raised] == ["handler"]
+
+
+def test_threads(cache: TokenizedCache) -> None:
+    """Several threads put, get and flush at once; each finds what it put, and nothing else."""
+    failures: list[BaseException] = []
+
+    def work(thread: int) -> None:
+        try:
+            for n in range(150):
+                name = key(f"{thread} {n}")
+                assert cache.get(name) is None
+                cache.put(name, CachedTokens(np.full(n, thread)))
+                tokens = cache.get(name)
+                assert tokens is not None and tokens.input_ids.tolist() == [thread] * n
+                found = cache.get_many([name, key("absent")])
+                assert found[0] == tokens and found[1] is None
+        except BaseException as error:
+            failures.append(error)
+
+    def flush() -> None:
+        try:
+            while not done.is_set():
+                cache.flush()
+        except BaseException as error:
+            failures.append(error)
+
+    done = threading.Event()
+    flusher = threading.Thread(target=flush)
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for started in (flusher, *workers):
+        started.start()
+    for worker in workers:
+        worker.join()
+    done.set()
+    flusher.join()
+    assert failures == []
+    assert cache.entry_count == 600
+    assert (cache.hits, cache.misses) == (1200, 1200)
+
+
+def in_child(work: Any) -> None:
+    """Runs work() in a forked child, and fails if it fails there."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_fork(cache: TokenizedCache) -> None:
+    cache.put(key("parent"), CachedTokens(np.arange(1000)))
+    cache.flush()
+    view = cache.get(key("parent"))
+    assert view is not None
+
+    def child() -> None:
+        assert view.input_ids.tolist() == list(range(1000))
+        again = cache.get(key("parent"))
+        assert again is not None and again == view
+        cache.put(key("child"), CachedTokens([7]))
+        cache.flush()
+
+    in_child(child)
+    assert cache.get(key("child")) == CachedTokens([7])
+    assert view.input_ids.tolist() == list(range(1000))
+
+
+def test_fork_with_threads_at_work(cache: TokenizedCache) -> None:
+    cache.put(key("k"), CachedTokens([1]))
+    cache.flush()
+    done = threading.Event()
+
+    def work() -> None:
+        n = 0
+        while not done.is_set():
+            cache.put(key(f"w{n % 50}"), CachedTokens([n]))
+            cache.flush()
+            n += 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(10):
+            in_child(lambda: (cache.get(key("k")).input_ids.tolist() == [1]) or os._exit(2))
+    finally:
+        done.set()
+        worker.join()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "pass",
+        "cycle = [cache]; cycle.append(cycle); del cache",
+        "import threading; threading.Thread(target=threading.Event().wait, args=(), daemon=True).start()",
+        "import atexit; atexit.register(lambda: cache.put(key('b'), tokens))",
+        "view = cache.get(key('a')); ids = view.input_ids",
+    ],
+)
+def test_exit_without_close(tmp_path: pathlib.Path, ending: str) -> None:
+    """What was put is kept, nothing hangs, and nothing is reported as leaked."""
+    program = f"""
+import sys, tokcask
+def key(name):
+    return tokcask.CacheKey(name, "ab" * 32, 128)
+cache = tokcask.TokenizedCache.open(sys.argv[1])
+tokens = tokcask.CachedTokens([1, 2, 3])
+cache.put(key("a"), tokens)
+{ending}
+"""
+    process = run_python(program, tmp_path / "store")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        assert cache.get(key("a")) == CachedTokens([1, 2, 3])
