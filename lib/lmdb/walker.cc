@@ -367,6 +367,9 @@ const char* Walker::node_fault(const Tree& tree, const Page& page, std::size_t i
   if (tree.role == Role::kFreeList && node.key_bytes != sizeof(std::uint64_t)) {
     return "has a key that is no transaction number";
   }
+  if (tree.role == Role::kNamed && page.leaf() && (node.key_bytes % 8 != 0 || node.value_bytes() % 8 != 0)) {
+    return "has a key or value of a size that is no multiple of 8";
+  }
   return nullptr;
 }
 
