@@ -93,25 +93,23 @@ struct Bounds {
 
 struct Node {
   NodeHeader header;
-  Bytes key;
-  const std::byte* data;
+  const std::byte* at;
+
+  [[nodiscard]] Bytes key() const { return {at + sizeof header, header.key_bytes}; }
+  [[nodiscard]] const std::byte* data() const { return at + sizeof header + header.key_bytes; }
 };
 
-// A branch or leaf page. node() only after Walker::nodes_tile() has found the page good.
+// A branch or leaf page. What says where to read on (header, offsets, node headers) is read once and kept, so
+// that what was checked is what is used, though LMDB may overwrite the page meanwhile.
 struct Page {
   std::uint64_t number;
+  const std::byte* at;
   PageHeader header;
-  Bytes bytes;
+  std::vector<Node> nodes;  // filled by Walker::read_nodes()
 
   [[nodiscard]] bool leaf() const { return header.flags == kLeafPage; }
-  [[nodiscard]] std::size_t nodes() const { return (header.lower - sizeof header) / sizeof(std::uint16_t); }
-  [[nodiscard]] std::size_t offset(std::size_t i) const {
-    return load<std::uint16_t>(bytes.data() + sizeof header + i * sizeof(std::uint16_t));
-  }
-  [[nodiscard]] Node node(std::size_t i) const {
-    const std::byte* const at = bytes.data() + offset(i);
-    const auto node = load<NodeHeader>(at);
-    return {node, {at + sizeof node, node.key_bytes}, at + sizeof node + node.key_bytes};
+  [[nodiscard]] std::size_t node_count() const {
+    return (header.lower - sizeof header) / sizeof(std::uint16_t);
   }
 };
 
@@ -132,13 +130,13 @@ class Walker {
   const Meta* newest_meta(const Metas& metas);
   void walk_tree(Tree tree);
   void walk_page(Tree& tree, std::uint64_t number, std::uint64_t parent, unsigned levels, Bounds bounds);
-  void walk_entry(Tree& tree, const Page& page, std::size_t i);
+  void walk_entry(Tree& tree, const Page& page, const Node& node);
   void walk_free_entry(const Page& page, Bytes key, Bytes pages);
 
   bool claim(std::uint64_t first, std::uint64_t count, std::uint64_t parent);
   std::optional<Page> tree_page(std::uint64_t number, std::uint16_t flags);
-  bool nodes_tile(const Tree& tree, const Page& page);
-  const char* node_fault(const Tree& tree, const Page& page, std::size_t i, std::size_t& bytes) const;
+  bool read_nodes(const Tree& tree, Page& page);
+  const char* read_node(const Tree& tree, Page& page, std::size_t offset);
   bool keys_ascend(const Tree& tree, const Page& page, Bounds bounds);
   std::optional<Bytes> overflow_value(Tree& tree, const Page& page, const Node& node);
   void check_free_pages();
@@ -151,7 +149,7 @@ class Walker {
   std::uint64_t file_pages_ = 0;            // whole pages in the file
   std::vector<bool> reached_;               // for each page that is in the file and not past the last in use
   std::vector<std::uint64_t> free_;         // what the free list names
-  std::vector<std::uint16_t> node_starts_;  // for nodes_tile(): all zero between calls
+  std::vector<std::uint16_t> node_starts_;  // for read_nodes(): all zero between calls
 };
 
 WalkReport Walker::walk() {
@@ -226,32 +224,33 @@ void Walker::walk_tree(Tree tree) {
 void Walker::walk_page(Tree& tree, std::uint64_t number, std::uint64_t parent, unsigned levels,
                        Bounds bounds) {
   if (!claim(number, 1, parent)) return;
-  const auto page = tree_page(number, levels == 1 ? kLeafPage : kBranchPage);
-  if (!page || !nodes_tile(tree, *page) || !keys_ascend(tree, *page, bounds)) return;
+  auto page = tree_page(number, levels == 1 ? kLeafPage : kBranchPage);
+  if (!page || !read_nodes(tree, *page) || !keys_ascend(tree, *page, bounds)) return;
   ++(page->leaf() ? tree.leaf_pages : tree.branch_pages);
-  const std::size_t nodes = page->nodes();
-  for (std::size_t i = 0; i < nodes; ++i) {
+  const std::vector<Node>& nodes = page->nodes;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (page->leaf()) {
-      walk_entry(tree, *page, i);
+      walk_entry(tree, *page, nodes[i]);
     } else {
-      const Node node = page->node(i);
-      walk_page(tree, node.header.child(), number, levels - 1,
-                {i == 0 ? bounds.low : node.key, i + 1 == nodes ? bounds.high : page->node(i + 1).key});
+      const Bytes low = i == 0 ? bounds.low : nodes[i].key();
+      const Bytes high = i + 1 == nodes.size() ? bounds.high : nodes[i + 1].key();
+      walk_page(tree, nodes[i].header.child(), number, levels - 1, {low, high});
     }
   }
 }
 
-void Walker::walk_entry(Tree& tree, const Page& page, std::size_t i) {
-  const Node node = page.node(i);
+void Walker::walk_entry(Tree& tree, const Page& page, const Node& node) {
   ++tree.entries;
   if (tree.role == Role::kMain) {
-    walk_tree(
-        {.role = Role::kNamed, .name = node.key, .home = page.number, .record = load<Database>(node.data)});
+    walk_tree({.role = Role::kNamed,
+               .name = node.key(),
+               .home = page.number,
+               .record = load<Database>(node.data())});
     return;
   }
-  std::optional<Bytes> value = Bytes(node.data, node.header.value_bytes());
+  std::optional<Bytes> value = Bytes(node.data(), node.header.value_bytes());
   if (node.header.flags == kNodeOverflow) value = overflow_value(tree, page, node);
-  if (tree.role == Role::kFreeList && value) walk_free_entry(page, node.key, *value);
+  if (tree.role == Role::kFreeList && value) walk_free_entry(page, node.key(), *value);
 }
 
 void Walker::walk_free_entry(const Page& page, Bytes key, Bytes pages) {
@@ -296,7 +295,7 @@ bool Walker::claim(std::uint64_t first, std::uint64_t count, std::uint64_t paren
 
 // The page, if its header is that of a tree page of this kind. Overflow pages have no business here.
 std::optional<Page> Walker::tree_page(std::uint64_t number, std::uint16_t flags) {
-  const Page page{number, load<PageHeader>(at(number)), {at(number), page_bytes_}};
+  Page page{number, at(number), load<PageHeader>(at(number)), {}};
   const PageHeader& header = page.header;
   if (header.number != number || header.flags != flags) {
     find("Page {} has number {} and flags {:#x} where a {} page should be.", number, header.number,
@@ -308,68 +307,70 @@ std::optional<Page> Walker::tree_page(std::uint64_t number, std::uint16_t flags)
     find("Page {} has impossible bounds: lower {}, upper {}.", number, header.lower, header.upper);
     return std::nullopt;
   }
-  if (page.nodes() < (page.leaf() ? 1 : 2)) {
-    find("Page {} has {} node(s), too few.", number, page.nodes());
+  if (page.node_count() < (page.leaf() ? 1 : 2)) {
+    find("Page {} has {} node(s), too few.", number, page.node_count());
     return std::nullopt;
   }
   return page;
 }
 
-// Whether the nodes fill the page from `upper` to its end, without a gap or an overlap: from `upper`, each
-// must end where another one starts, and all must be met on the way.
-bool Walker::nodes_tile(const Tree& tree, const Page& page) {
+// Reads the nodes. They must fill the page from `upper` to its end, without a gap or an overlap: from
+// `upper`, each must end where another one starts, and all must be met on the way.
+bool Walker::read_nodes(const Tree& tree, Page& page) {
   const char* fault = nullptr;
-  std::size_t checked = 0;
-  for (; checked < page.nodes(); ++checked) {
-    std::size_t bytes = 0;
-    fault = node_fault(tree, page, checked, bytes);
-    if (fault != nullptr) break;
-    node_starts_[page.offset(checked) / 2] = static_cast<std::uint16_t>(bytes);
+  page.nodes.reserve(page.node_count());
+  for (std::size_t i = 0; i < page.node_count() && fault == nullptr; ++i) {
+    const std::byte* const slot = page.at + sizeof(PageHeader) + i * sizeof(std::uint16_t);
+    fault = read_node(tree, page, load<std::uint16_t>(slot));
   }
   std::size_t end = page.header.upper;
   std::size_t met = 0;
   if (fault == nullptr) {
     for (; end < page_bytes_ && node_starts_[end / 2] != 0; ++met)
       end += std::exchange(node_starts_[end / 2], 0);
-    if (met == page.nodes() && end == page_bytes_) return true;
+    if (met == page.nodes.size() && end == page_bytes_) return true;
   }
   std::fill(node_starts_.begin(), node_starts_.end(), std::uint16_t{0});
   if (fault != nullptr) {
-    find("Node {} of page {} {}.", checked, page.number, fault);
+    find("Node {} of page {} {}.", page.nodes.size(), page.number, fault);
   } else {
     find("The nodes of page {} leave a gap or overlap at offset {}.", page.number, end);
   }
   return false;
 }
 
-// What is wrong with node `i` by itself, or null and its size in `bytes`, which is even and not zero.
-const char* Walker::node_fault(const Tree& tree, const Page& page, std::size_t i, std::size_t& bytes) const {
-  const std::size_t offset = page.offset(i);
+// Adds the node at `offset` to the page's, and its size, even and not zero, to node_starts_. Returns what is
+// wrong with it by itself, and adds nothing then; or null.
+const char* Walker::read_node(const Tree& tree, Page& page, std::size_t offset) {
   if (offset % 2 != 0 || offset < page.header.upper || offset > page_bytes_ - sizeof(NodeHeader)) {
     return "starts outside the node area";
   }
   if (node_starts_[offset / 2] != 0) return "starts where another node does";
-  const auto node = load<NodeHeader>(page.bytes.data() + offset);
+  const Node node{load<NodeHeader>(page.at + offset), page.at + offset};
+  const std::size_t key_bytes = node.header.key_bytes;
+  const std::size_t value_bytes = node.header.value_bytes();
   std::size_t data_bytes = 0;
   if (page.leaf()) {
     const bool database = tree.role == Role::kMain;
-    if (database ? node.flags != kNodeDatabase : (node.flags & ~kNodeOverflow) != 0) {
+    if (database ? node.header.flags != kNodeDatabase : (node.header.flags & ~kNodeOverflow) != 0) {
       return "has flags that do not belong in this tree";
     }
-    if (database && node.value_bytes() != sizeof(Database)) return "has a database record of the wrong size";
-    data_bytes = node.flags == kNodeOverflow ? sizeof(std::uint64_t) : node.value_bytes();
+    if (database && value_bytes != sizeof(Database)) return "has a database record of the wrong size";
+    data_bytes = node.header.flags == kNodeOverflow ? sizeof(std::uint64_t) : value_bytes;
   }
-  bytes = (sizeof node + node.key_bytes + data_bytes + 1) & ~std::size_t{1};
+  const std::size_t bytes = (sizeof(NodeHeader) + key_bytes + data_bytes + 1) & ~std::size_t{1};
   if (bytes > page_bytes_ - offset) return "reaches past the end of the page";
   if (bytes > max_node_bytes(page_bytes_)) return "is larger than LMDB makes nodes";
-  if (!page.leaf() && i == 0) return nullptr;
-  if (node.key_bytes == 0) return "has an empty key";
-  if (tree.role == Role::kFreeList && node.key_bytes != sizeof(std::uint64_t)) {
+  const bool key_used = page.leaf() || !page.nodes.empty();
+  if (key_used && key_bytes == 0) return "has an empty key";
+  if (key_used && tree.role == Role::kFreeList && key_bytes != sizeof(std::uint64_t)) {
     return "has a key that is no transaction number";
   }
-  if (tree.role == Role::kNamed && page.leaf() && (node.key_bytes % 8 != 0 || node.value_bytes() % 8 != 0)) {
+  if (tree.role == Role::kNamed && page.leaf() && (key_bytes % 8 != 0 || value_bytes % 8 != 0)) {
     return "has a key or value of a size that is no multiple of 8";
   }
+  node_starts_[offset / 2] = static_cast<std::uint16_t>(bytes);
+  page.nodes.push_back(node);
   return nullptr;
 }
 
@@ -378,8 +379,8 @@ bool Walker::keys_ascend(const Tree& tree, const Page& page, Bounds bounds) {
   Bytes previous = bounds.low;
   // Only the first key of a leaf may be equal to the bound that the pages above give.
   bool equal_ok = page.leaf();
-  for (std::size_t i = page.leaf() ? 0 : 1; i < page.nodes(); ++i) {
-    const Bytes key = page.node(i).key;
+  for (std::size_t i = page.leaf() ? 0 : 1; i < page.nodes.size(); ++i) {
+    const Bytes key = page.nodes[i].key();
     if (!previous.empty() && order(previous, key) >= (equal_ok ? 1 : 0)) {
       find("The key of node {} of page {} is not above the one before it.", i, page.number);
       return false;
@@ -397,7 +398,7 @@ bool Walker::keys_ascend(const Tree& tree, const Page& page, Bounds bounds) {
 // LMDB may leave a value more pages than it needs (a smaller one put over it in the same transaction), and
 // trusts the page header for how many there are.
 std::optional<Bytes> Walker::overflow_value(Tree& tree, const Page& page, const Node& node) {
-  const auto first = load<std::uint64_t>(node.data);
+  const auto first = load<std::uint64_t>(node.data());
   const std::uint32_t bytes = node.header.value_bytes();
   if (!claim(first, 1, page.number)) return std::nullopt;
   const auto header = load<PageHeader>(at(first));

@@ -6,10 +6,11 @@
 // order: that is what the records' checksums are for. Nor can it tell a page from an older one that fits in
 // the same place, or the last snapshot from the one before when damage to their numbers swaps them.
 //
-// Pure functions of the bytes: no I/O, no lasting state, callable from any thread. The bytes must not change
-// meanwhile. Nothing outside `file` is read, whatever it holds, and nothing is thrown but std::bad_alloc:
-// time and memory are bounded by its size (one bit per page, eight bytes per free page). Values in overflow
-// pages are not read beyond their page header, save those of the free list.
+// Pure functions of the bytes: no I/O, no lasting state, callable from any thread. Nothing outside `file` is
+// read, whatever it holds, and nothing is thrown but std::bad_alloc. Time and memory are bounded by its size
+// (one bit per page, eight bytes per free page). Values in overflow pages are not read beyond their page
+// header, save those of the free list. The bytes may be overwritten meanwhile, as LMDB does to pages two
+// commits after it freed them; then the walk is as safe, but what it reports may be false.
 #pragma once
 
 #include <cstddef>
