@@ -249,7 +249,7 @@ void bind_figures(nb::class_<Handle>& cache) {
           "Entries: those committed and those pending.")
       .def_prop_ro(
           "total_bytes", [](Handle& self) { return self.stats().total_bytes; },
-          "Bytes of the pages that committed entries occupy.")
+          "Bytes of the pages that entries occupy, or will when they are committed.")
       .def_prop_ro(
           "file_bytes", [](Handle& self) { return self.stats().file_bytes; }, "Size of data.mdb in bytes.")
       .def_prop_ro(

@@ -16,12 +16,12 @@ inline constexpr const char* kTokenizedCache =
 
 Threads: all methods may be called from any thread at any time; those that may wait release the GIL.
 Processes: any number may have a store open, to read and to write. After os.fork() the child's first call
-reopens the store; what was pending at the fork belongs to the parent. Pickling takes the path and the options,
-and unpickling opens the store again.
+reopens the store; what was pending at the fork belongs to the parent. Pickling takes the path and the
+options, and unpickling opens the store again.
 Lifetime: what get() returned stays valid after close().
 Errors: ValueError for a bad argument and for use after close(), OSError and its kinds FileNotFoundError,
-BusyError, DamagedError, ReadOnlyError and UnsupportedError for what the system or the store refuses. A miss is
-no error, and a damaged entry is a miss.
+BusyError, DamagedError, ReadOnlyError and UnsupportedError for what the system or the store refuses. A miss
+is no error, and a damaged entry is a miss.
 Messages, e.g. that a damaged store was set aside, go to logging.getLogger("tokcask").)";
 
 inline constexpr const char* kOpen = R"(Opens the store in directory root, or creates it.
@@ -84,10 +84,10 @@ inline constexpr const char* kVerify =
 
 inline constexpr const char* kStats = R"(All figures, read in constant time.
 
-entry_count, total_bytes, payload_bytes, file_bytes, max_bytes, pending, tokenizer_sha, and two dicts: run, the
-figures of this handle since it was opened, and last_run, those of the newest run that was recorded (run_id 0 if
-there was none). Each has run_id, started_ns, ended_ns (0: not ended), hits, misses, hit_rate, puts, declined,
-evicted, tokenize_seconds and bytes_after.)";
+entry_count, total_bytes, payload_bytes, file_bytes, max_bytes, pending, tokenizer_sha, and two dicts: run,
+the figures of this handle since it was opened, and last_run, those of the newest run that was recorded
+(run_id 0 if there was none). Each has run_id, started_ns, ended_ns (0: not ended), hits, misses, hit_rate,
+puts, declined, evicted, tokenize_seconds and bytes_after.)";
 
 inline constexpr const char* kAddTokenizeSeconds =
     "Adds to the run's figures the seconds that were spent tokenizing.";

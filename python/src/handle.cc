@@ -20,9 +20,10 @@ Handle::~Handle() {
 
 void Handle::close() {
   if (closed_) return;
-  Stats stats = without_gil([](TokenizedCache& store) {
+  const bool read_only = arguments_.options.read_only;
+  Stats stats = without_gil([read_only](TokenizedCache& store) {
     // Only what is committed has its final figures.
-    store.flush();
+    if (!read_only) store.flush();
     const Stats figures = store.stats();
     store.close();
     return figures;

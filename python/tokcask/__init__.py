@@ -17,12 +17,13 @@ if TYPE_CHECKING:
         Damage,
         TokenizedCache,
         VerifyReport,
-        __version__,
         section_id,
     )
     from tokcask._errors import BusyError, DamagedError, ReadOnlyError, UnsupportedError
     from tokcask._identity import tokenizer_sha256
     from tokcask._pretokenize import TokenizationStats, pretokenize_rows
+
+    __version__: str
 
 __all__ = [
     "BusyError",

@@ -11,7 +11,7 @@ _INT32 = np.iinfo(np.int32)
 
 
 def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:
-    """The values of a 1-D integer array as an aligned, contiguous array of native int32; no copy when it is one.
+    """The values of a 1-D integer array as an aligned, contiguous array of native int32: itself if it is one.
 
     ValueError, which calls the array `name`, for another shape or dtype and for a value that does not fit.
     """

@@ -10,7 +10,7 @@ from tokcask._identity import sha256_of_file_tokenizer
 
 
 class FileTokenizer:
-    """What `tokenizer(text, truncation=True, padding=False, max_length=n)` returns for the tokenizer of a file.
+    """The tokenizer of a file, as `tokenizer(text, truncation=True, padding=False, max_length=n)`.
 
     Called by one thread at a time.
     """
@@ -24,7 +24,9 @@ class FileTokenizer:
         try:
             import tokenizers
         except ImportError as error:
-            raise ImportError("tokenizer files need the package tokenizers: pip install tokenizers") from error
+            raise ImportError(
+                "tokenizer files need the package tokenizers: pip install tokenizers"
+            ) from error
         self._tokenizer: Any = tokenizers.Tokenizer.from_file(file)
         self._tokenizer.no_padding()
         self._direction: str = (self._tokenizer.truncation or {}).get("direction", "right").lower()

@@ -54,24 +54,26 @@ def pretokenize_rows(
 ) -> tuple[list[dict[str, Any]], TokenizationStats]:
     """Tokenizes rows, or takes their tokens from the cache; new ones are put into it.
 
-    A row with `messages` goes through the tokenizer's chat template, together with the row's `tools` if it has
-    any. Of any other, `text` is tokenized, with the tokenizer's eos_token appended unless the text ends with it. A
-    row with `prompt`, `chosen` and `rejected` (none of them None) is returned as it is and not counted.
+    A row with `messages` goes through the tokenizer's chat template, together with the row's `tools` if it
+    has any. Of any other, `text` is tokenized, with the tokenizer's eos_token appended unless the text ends
+    with it. A row with `prompt`, `chosen` and `rejected` (none of them None) comes back unchanged and is not
+    counted.
 
     Returns the rows in their order, as new dicts with all their fields and in addition `input_ids` and
-    `attention_mask`: 1-D read-only int32 arrays of NumPy, cut to sequence_len. Those from the cache lie in the
-    store's memory map (see CachedTokens). datasets.Dataset.from_list takes such rows; a trainer takes "input_ids"
-    as a sign that there is nothing left to tokenize.
+    `attention_mask`: 1-D read-only int32 arrays of NumPy, cut to sequence_len. Those from the cache lie in
+    the store's memory map (see CachedTokens). datasets.Dataset.from_list takes such rows; a trainer takes
+    "input_ids" as a sign that there is nothing left to tokenize.
 
-    The key of a row is made of its content and of its `_dlm_section_id` or `section_id`, if it has one: an edited
-    row is a miss whatever it is called. Rows of equal keys are tokenized once. All keys are looked up in one batch;
-    then the misses are tokenized and stored, a thousand at a time. At the end the cache is flushed.
+    The key of a row is made of its content and of its `_dlm_section_id` or `section_id`, if it has one: an
+    edited row is a miss whatever it is called. (What a chat template takes from elsewhere, e.g. the date, is
+    not seen.) Rows of equal keys are tokenized once. All keys are looked up in one batch; then the misses are
+    tokenized and stored, a thousand at a time. At the end the cache is flushed.
 
-    tokenizer     a fast tokenizer of transformers; an object that only behaves like one is called once per text
+    tokenizer     a fast tokenizer of transformers; what only behaves like one is called once per text
     sequence_len  1 to 2**31 - 1
     cache         may be read-only, and then gets nothing new
 
-    Raises ValueError or TypeError, which name the row, for a row that is none of these kinds; ValueError for a
+    Raises ValueError or TypeError, which name the row, for a row that is none of these kinds, and for a
     tokenizer whose content cannot be identified, unless cache is None.
     """
     if not callable(tokenizer):
@@ -83,7 +85,9 @@ def pretokenize_rows(
     eos_token = getattr(tokenizer, "eos_token", None)
     originals = list(rows)
     sections = {
-        index: _section(index, row, eos_token) for index, row in enumerate(originals) if not _is_preference(row)
+        index: _section(index, row, eos_token)
+        for index, row in enumerate(originals)
+        if not _is_preference(row)
     }
     tokens: dict[str, CachedTokens] = {}
     store = None if cache is None else _Store(cache, tokenizer_sha256(tokenizer), length)
@@ -102,7 +106,7 @@ def pretokenize_rows(
         tokens.update(made)
 
     result = [
-        _with_tokens(row, tokens[sections[index].id]) if index in sections else row
+        _with_tokens(row, tokens[sections[index].id]) if index in sections else dict(row)
         for index, row in enumerate(originals)
     ]
     stats = TokenizationStats(
@@ -128,7 +132,9 @@ class _Store:
 
     def find(self, sections: list[str]) -> dict[str, CachedTokens]:
         found = self._cache.get_many([self._key(section) for section in sections])
-        return {section: tokens for section, tokens in zip(sections, found) if tokens is not None}
+        return {
+            section: tokens for section, tokens in zip(sections, found, strict=True) if tokens is not None
+        }
 
     def add(self, made: dict[str, CachedTokens]) -> None:
         if not self._cache.read_only:
@@ -142,7 +148,9 @@ class _Store:
 
 
 def _is_preference(row: Mapping[str, Any]) -> bool:
-    return isinstance(row, Mapping) and all(row.get(name) is not None for name in ("prompt", "chosen", "rejected"))
+    return isinstance(row, Mapping) and all(
+        row.get(name) is not None for name in ("prompt", "chosen", "rejected")
+    )
 
 
 def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> _Section:
@@ -182,7 +190,9 @@ def _messages_section(row: Mapping[str, Any]) -> _Section:
 
 
 def _kind(name: str, row: Mapping[str, Any]) -> str:
-    explicit = next((row[field] for field in ("_dlm_section_id", "section_id") if row.get(field) is not None), None)
+    explicit = next(
+        (row[field] for field in ("_dlm_section_id", "section_id") if row.get(field) is not None), None
+    )
     # Quoted, so that no two pairs of a name and an identity read the same.
     return name if explicit is None else f"{name}:{json.dumps(str(explicit))}"
 

@@ -16,7 +16,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-import tokcask  # noqa: E402
+import tokcask
 
 EOS = "<｜end▁of▁sentence｜>"
 CHAT_TEMPLATE = (
@@ -42,28 +42,51 @@ def tokenizer_file() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def loaded_tokenizer(tokenizer_file: pathlib.Path) -> Any:
+def large_backend(tokenizer_file: pathlib.Path) -> Any:
+    """The tokenizers.Tokenizer of that file, 129,000 tokens. Not to be changed."""
     import tokenizers
 
     return tokenizers.Tokenizer.from_file(str(tokenizer_file))
 
 
-@pytest.fixture
-def backend(loaded_tokenizer: Any) -> Any:
-    """A tokenizers.Tokenizer that the test may change."""
-    import tokenizers
-
-    return tokenizers.Tokenizer.from_str(loaded_tokenizer.to_str())
-
-
-@pytest.fixture
-def tokenizer(backend: Any) -> Any:
-    """A transformers tokenizer with an end of sequence and a chat template, which the test may change."""
+def wrap(backend: Any) -> Any:
+    """A transformers tokenizer with an end of sequence and a chat template."""
     import transformers
 
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=EOS, chat_template=CHAT_TEMPLATE
     )
+
+
+@pytest.fixture
+def large_tokenizer(large_backend: Any) -> Any:
+    return wrap(large_backend)
+
+
+@pytest.fixture(scope="session")
+def small_json() -> str:
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=[EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([pathlib.Path(__file__).read_text()], trainer)
+    return str(backend.to_str())
+
+
+@pytest.fixture
+def tokenizer(small_json: str) -> Any:
+    """A transformers tokenizer over a byte-level BPE trained on this file; the test may change it."""
+    import tokenizers
+
+    return wrap(tokenizers.Tokenizer.from_str(small_json))
 
 
 def key(name: str, sequence_len: int = 128) -> tokcask.CacheKey:

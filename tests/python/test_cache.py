@@ -161,7 +161,9 @@ def test_prune_and_clear(cache: TokenizedCache) -> None:
 
 def test_pickles_as_path_and_options(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with TokenizedCache.open("store", max_bytes=1 << 22, lock_timeout=3.5, batch_bytes=1 << 20, batch_age=0.5) as cache:
+    with TokenizedCache.open(
+        "store", max_bytes=1 << 22, lock_timeout=3.5, batch_bytes=1 << 20, batch_age=0.5
+    ) as cache:
         cache.put(key("a"), CachedTokens([1, 2]))
         cache.flush()
         pickled = pickle.dumps(cache)

@@ -22,10 +22,8 @@ LENGTH = 64
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, **options,
-    )  # fmt: skip
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([str(COMMAND), *map(str, arguments)], text=True, **streams, **options)
 
 
 def command(*arguments: object, code: int = 0) -> Any:
@@ -46,17 +44,19 @@ def corpus(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def warm(store: object, corpus: object, tokenizer: object, *more: object, code: int = 0) -> Any:
-    return command("warm", store, corpus, "--tokenizer", tokenizer, "--seq-len", LENGTH, "--json", *more, code=code)
+    return command(
+        "warm", store, corpus, "--tokenizer", tokenizer, "--seq-len", LENGTH, "--json", *more, code=code
+    )
 
 
 def test_warm_twice_and_after_an_edit(
-    tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer_file: pathlib.Path, backend: Any
+    tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer_file: pathlib.Path, large_backend: Any
 ) -> None:
     store = tmp_path / "store"
     first = warm(store, corpus, tokenizer_file)
     assert (first["files"], first["sections"], first["hits"], first["misses"]) == (20, 20, 0, 20)
     assert first["tokenizer_loaded"] is True
-    assert first["tokenizer_sha"] == tokenizer_sha256(backend)
+    assert first["tokenizer_sha"] == tokenizer_sha256(large_backend)
 
     second = warm(store, corpus, tokenizer_file)
     assert (second["hits"], second["misses"], second["files_read"]) == (20, 0, 0)
@@ -94,13 +94,14 @@ def test_special_tokens_and_the_side_of_truncation(tmp_path: pathlib.Path) -> No
     backend = tokenizers.Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    backend.add_special_tokens(["[PAD]"])
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     text = " ".join(f"w{n}" for n in range(100))
     (corpus / "file.txt").write_text(text)
     for side in ("right", "left"):
         backend.enable_truncation(5, direction=side)
-        backend.enable_padding(length=500)
+        backend.enable_padding(length=500, pad_id=backend.token_to_id("[PAD]"))
         file = tmp_path / f"{side}.json"
         backend.save(str(file))
         warm(tmp_path / "store", corpus, file)
@@ -143,10 +144,19 @@ def test_a_tokenizer_that_fails(tmp_path: pathlib.Path, corpus: pathlib.Path) ->
     assert "tokenizer failed" in error["error"]["message"]
 
 
-def test_names_that_are_not_text(tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer_file: pathlib.Path) -> None:
+def test_names_that_are_not_text(
+    tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer_file: pathlib.Path
+) -> None:
     odd = os.fsencode(tmp_path) + b"/odd \xff name.json"
     os.symlink(tokenizer_file, odd)
-    arguments: list[Any] = [COMMAND, "warm", os.fsencode(tmp_path) + b"/st\xffore", corpus, "--tokenizer", odd]
+    arguments: list[Any] = [
+        COMMAND,
+        "warm",
+        os.fsencode(tmp_path) + b"/st\xffore",
+        corpus,
+        "--tokenizer",
+        odd,
+    ]
     process = subprocess.run([*arguments, "--seq-len", "8"], capture_output=True, timeout=120)
     assert process.returncode == 0, process.stderr
     assert os.path.isdir(os.fsencode(tmp_path) + b"/st\xffore")
@@ -159,11 +169,15 @@ def test_usage_and_help() -> None:
     command("", code=2)
     command("warm", code=2)
     command("show", "/nowhere/at/all", code=66)
-    module = run_python("import runpy, sys; sys.argv = ['tokcask', '--version']; runpy.run_module('tokcask', run_name='__main__')")
+    module = run_python(
+        "import runpy, sys; sys.argv = ['x', '--version']; runpy.run_module('tokcask', run_name='__main__')"
+    )
     assert (module.returncode, module.stdout, module.stderr) == (0, "tokcask 0.1.0\n", "")
 
 
-def test_starts_without_heavy_imports(tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer_file: pathlib.Path) -> None:
+def test_starts_without_heavy_imports(
+    tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer_file: pathlib.Path
+) -> None:
     """A warm run that needs no tokenizer must not pay for one."""
     store = tmp_path / "store"
     warm(store, corpus, tokenizer_file)
@@ -257,9 +271,9 @@ print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
 
 
 def test_the_end_of_sequence_is_not_added(
-    tmp_path: pathlib.Path, corpus: pathlib.Path, tokenizer: Any, tokenizer_file: pathlib.Path
+    tmp_path: pathlib.Path, corpus: pathlib.Path, large_tokenizer: Any, tokenizer_file: pathlib.Path
 ) -> None:
     """A wrapper that adds one has another identity, so that it never finds entries without."""
     sha = warm(tmp_path / "store", corpus, tokenizer_file)["tokenizer_sha"]
-    assert tokenizer.eos_token == EOS
-    assert tokenizer_sha256(tokenizer) != sha
+    assert large_tokenizer.eos_token == EOS
+    assert tokenizer_sha256(large_tokenizer) != sha

@@ -61,7 +61,7 @@ def test_refuses_a_bad_part(part: str, position: int) -> None:
 def test_says_which_part_is_bad_and_why() -> None:
     with pytest.raises(ValueError, match=r"tokenizer_sha.*'\|'"):
         CacheKey("a", "b|c", 1)
-    with pytest.raises(ValueError, match="sequence_len is 0.*1 to 2147483647"):
+    with pytest.raises(ValueError, match=r"sequence_len is 0.*1 to 2147483647"):
         CacheKey("a", "b", 0)
     with pytest.raises(TypeError, match="section_id must be a str, not bytes"):
         CacheKey(b"a", "b", 1)  # type: ignore[arg-type]
@@ -83,7 +83,9 @@ def test_takes_numpy_integers() -> None:
     assert CacheKey("a", "b", np.int64(5)) == CacheKey("a", "b", 5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "a", "a|b", "a|b|", "a|b|01", "a|b|+1", "a|b|1.0", "a|b|0", "|b|1", "a|b|c|1"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "a|b", "a|b|", "a|b|01", "a|b|+1", "a|b|1.0", "a|b|0", "|b|1", "a|b|c|1"]
+)
 def test_parses_only_the_canonical_form(text: str) -> None:
     with pytest.raises(ValueError):
         CacheKey.parse(text)
@@ -91,7 +93,13 @@ def test_parses_only_the_canonical_form(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
-    [((b"text",), TypeError), ((None,), TypeError), (("text", 1), TypeError), (("\ud800",), ValueError), (("text", "a\0"), ValueError)],
+    [
+        ((b"text",), TypeError),
+        ((None,), TypeError),
+        (("text", 1), TypeError),
+        (("\ud800",), ValueError),
+        (("text", "a\0"), ValueError),
+    ],
 )
 def test_section_id_refuses(arguments: Any, error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tokcask
-from tokcask import CacheKey, TokenizationStats, TokenizedCache, pretokenize_rows, section_id, tokenizer_sha256
+from tokcask import (
+    CacheKey,
+    TokenizationStats,
+    TokenizedCache,
+    pretokenize_rows,
+    section_id,
+    tokenizer_sha256,
+)
 
 from conftest import CHAT_TEMPLATE, EOS
 
@@ -55,8 +62,17 @@ def run(rows: Any, tokenizer: Any, cache: TokenizedCache | None = None, length: 
     return pretokenize_rows(rows, tokenizer=tokenizer, sequence_len=length, cache=cache)
 
 
-def test_returns_what_the_tokenizer_returns(cache: TokenizedCache, tokenizer: Any) -> None:
-    rows = [{"text": "hello world, " * 30}, {"text": "short"}, conversation("Is it?"), conversation("long " * 100)]
+@pytest.mark.parametrize("name", ["tokenizer", "large_tokenizer"])
+def test_returns_what_the_tokenizer_returns(
+    cache: TokenizedCache, name: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(name)
+    rows = [
+        {"text": "hello world, " * 30},
+        {"text": "short"},
+        conversation("Is it?"),
+        conversation("long " * 100),
+    ]
     expected = [
         tokenizer(text=row["text"] + EOS, truncation=True, padding=False, max_length=LENGTH)["input_ids"]
         if "text" in row
@@ -307,16 +323,23 @@ def test_refuses_a_bad_row(
 
 @pytest.mark.parametrize(
     ("length", "error"),
-    [(0, ValueError), (-1, ValueError), (2**31, ValueError), (True, TypeError), (2.0, TypeError), (None, TypeError)],
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (2**31, ValueError),
+        (True, TypeError),
+        (2.0, TypeError),
+        (None, TypeError),
+    ],
 )
 def test_refuses_a_bad_length(tokenizer: Any, length: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="sequence_len"):
         run([{"text": "text"}], tokenizer, None, length)
 
 
-def test_refuses_a_tokenizer_that_cannot_be_called(backend: Any) -> None:
+def test_refuses_a_tokenizer_that_cannot_be_called(large_backend: Any) -> None:
     with pytest.raises(TypeError, match=r"PreTrainedTokenizerFast\(tokenizer_object=\.\.\.\)"):
-        run([{"text": "text"}], backend)
+        run([{"text": "text"}], large_backend)
 
 
 def test_stats_are_frozen() -> None:

@@ -204,4 +204,7 @@ def test_keeps_what_it_was_given() -> None:
     assert tokens.attention_mask.tolist() == [1, 1]
     with pytest.raises(AttributeError):
         tokens.input_ids = ids  # type: ignore[misc]
-    assert repr(CachedTokens([7])) == "CachedTokens(input_ids=array([7]), attention_mask=array([1], dtype=int32))"
+    assert (
+        repr(CachedTokens([7]))
+        == "CachedTokens(input_ids=array([7]), attention_mask=array([1], dtype=int32))"
+    )
