@@ -34,7 +34,7 @@ struct Options {
   bool allow_network_filesystem = false;
 
   // Where warnings go. Empty: one line each on standard error.
-  MessageSink on_message;
+  MessageSink on_message = {};
 };
 
 }  // namespace tokcask

@@ -150,6 +150,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;
   std::optional<Error> failure_;  // of the last commit
+  unsigned waiting_puts_ = 0;
   bool stop_ = false;
   std::thread committer_;
 };

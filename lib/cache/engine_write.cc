@@ -48,8 +48,10 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const std::shared_pt
   };
   if (!fits()) {
     start_committer();
+    ++waiting_puts_;
     pending_changed_.notify_one();
     room_made_.wait(lock, [&] { return fits() || failure_; });
+    --waiting_puts_;
     if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
@@ -93,8 +95,9 @@ void Engine::committer_loop() {
   std::unique_lock lock(pending_mutex_);
   for (;;) {
     pending_changed_.wait(lock, [&] { return stop_ || !active_.empty(); });
-    pending_changed_.wait_until(lock, oldest_pending_ + batch_age_,
-                                [&] { return stop_ || 2 * active_.bytes >= batch_bytes_; });
+    pending_changed_.wait_until(lock, oldest_pending_ + batch_age_, [&] {
+      return stop_ || waiting_puts_ > 0 || 2 * active_.bytes >= batch_bytes_;
+    });
     if (stop_) return;
     if (active_.empty()) continue;
     lock.unlock();

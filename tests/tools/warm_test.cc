@@ -461,7 +461,7 @@ TEST_CASE("warm: a damaged store is set aside and filled afresh") {
     CHECK(outcome.err.find("warning: ") != std::string::npos);
     CHECK(f.warm()["hits"] == 50);
     std::size_t set_aside = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(f.dir.path())) {
+    for (const auto& entry : std::filesystem::directory_iterator(f.store())) {
       if (entry.path().string().find("set-aside") != std::string::npos) ++set_aside;
     }
     CHECK(set_aside == 1);

@@ -1,0 +1,302 @@
+// The budget: a hard cap on the file, oldest last access first, protection of the current run, declining.
+#include <algorithm>
+#include <thread>
+
+#include "support.h"
+
+namespace tokcask {
+
+using namespace test;
+
+namespace {
+
+constexpr std::uint64_t kMiB = 1 << 20;
+constexpr std::size_t kLength = 2000;  // two pages
+constexpr std::uint64_t kEntryBytes = 2 * 4096;
+
+void put(TokenizedCache& cache, std::uint64_t section, std::size_t length = kLength) {
+  cache.put(key(section), {.input_ids = ids(section, length)});
+}
+
+// Removing needs pages too. In a full file whose free pages are held by views there may be none.
+void unless_held(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& error) {
+    CHECK(std::string_view(error.what()).find("readers hold") != std::string_view::npos);
+  }
+}
+
+bool holds(TokenizedCache& cache, std::uint64_t section) {
+  const CacheKey wanted = key(section);
+  return cache.contains_many({&wanted, 1})[0];
+}
+
+}  // namespace
+
+TEST_CASE("a corpus larger than the cap: the file never passes it, and a stable part stays") {
+  Fixture f;
+  std::uint64_t kept = 0;
+  {
+    auto cache = f.open({.max_bytes = 4 * kMiB});
+    for (std::uint64_t i = 0; i < 1500; ++i) {
+      put(cache, i);
+      if (i % 50 == 0) {
+        cache.flush();
+        REQUIRE(f.file_bytes() <= 4 * kMiB);
+      }
+    }
+    cache.flush();
+    const Stats stats = cache.stats();
+    kept = stats.entry_count;
+    CHECK(stats.run.evicted == 0);  // all are of this run
+    CHECK(stats.run.puts == kept);
+    CHECK(stats.run.declined == 1500 - kept);
+    // Most of the file is entries: what is not is the reserve and the tables.
+    CHECK(kept * kEntryBytes > 3 * kMiB);
+    CHECK(f.file_bytes() <= 4 * kMiB);
+    CHECK(f.messages.count("budget") == 1);
+    CHECK(f.messages.count("max_bytes") == 1);
+  }
+  // The next run over the same corpus finds what is there before it puts, as warm does: all of that is
+  // protected.
+  auto cache = f.open({.max_bytes = 4 * kMiB});
+  std::vector<CacheKey> keys;
+  for (std::uint64_t i = 0; i < 1500; ++i) keys.push_back(key(i));
+  const auto there = cache.contains_many(keys);
+  CHECK(static_cast<std::uint64_t>(std::count(there.begin(), there.end(), true)) == kept);
+  for (std::uint64_t i = 0; i < 1500; ++i) {
+    if (!there[i]) put(cache, i);
+  }
+  cache.flush();
+  CHECK(cache.contains_many(keys) == there);
+  CHECK(cache.stats().run.evicted == 0);
+  CHECK(f.file_bytes() <= 4 * kMiB);
+}
+
+TEST_CASE("oldest last access first, and no more than needed") {
+  Fixture f;
+  std::uint64_t full = 0;
+  {
+    auto cache = f.open({.max_bytes = 4 * kMiB});
+    for (std::uint64_t i = 0; i < 2000 && cache.stats().run.declined == 0; ++i) {
+      put(cache, i);
+      cache.flush();
+      full = i;  // the last one was declined
+    }
+  }
+  REQUIRE(full > 300);
+  {
+    // Used again: 0-49. So the oldest are 50, 51, ...
+    auto cache = f.open({.max_bytes = 4 * kMiB});
+    for (std::uint64_t i = 0; i < 50; ++i) REQUIRE(holds(cache, i));
+  }
+  auto cache = f.open({.max_bytes = 4 * kMiB});
+  for (std::uint64_t i = 5000; i < 5040; ++i) {
+    put(cache, i);
+    if (i % 8 == 0) cache.flush();
+    REQUIRE(f.file_bytes() <= 4 * kMiB);
+  }
+  cache.flush();
+  const Stats stats = cache.stats();
+  CHECK(stats.run.declined == 0);
+  CHECK(stats.run.puts == 40);
+  CHECK(stats.run.evicted >= 30);
+  CHECK(stats.run.evicted <= 60);  // of the same size, so about one for one
+  for (std::uint64_t i = 0; i < 50; ++i) CHECK(holds(cache, i));
+  for (std::uint64_t i = 50; i < full; ++i) CHECK(holds(cache, i) == (i >= 50 + stats.run.evicted));
+  for (std::uint64_t i = 5000; i < 5040; ++i) CHECK(holds(cache, i));
+}
+
+TEST_CASE("what another handle's run uses is protected, also through a read-only handle") {
+  Fixture f;
+  std::uint64_t full = 0;
+  {
+    auto cache = f.open({.max_bytes = 2 * kMiB});
+    for (std::uint64_t i = 0; i < 1000 && cache.stats().run.declined == 0; ++i) {
+      put(cache, i);
+      cache.flush();
+      full = i;
+    }
+  }
+  auto reader = f.open({.read_only = true});
+  for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(reader.get(key(i)));
+  auto cache = f.open({.max_bytes = 2 * kMiB});
+  for (std::uint64_t i = 0; i < 1000; ++i) put(cache, 5000 + i);
+  cache.flush();
+  CHECK(cache.stats().run.declined > 0);
+  for (std::uint64_t i = 0; i < 20; ++i) CHECK(holds(cache, i));
+  for (std::uint64_t i = 20; i < full; ++i) CHECK_FALSE(holds(cache, i));
+  CHECK(f.file_bytes() <= 2 * kMiB);
+}
+
+TEST_CASE("prune and clear ignore the protection, and make room") {
+  Fixture f;
+  auto cache = f.open({.max_bytes = 2 * kMiB});
+  for (std::uint64_t i = 0; i < 400; ++i) put(cache, i);
+  cache.flush();
+  const std::uint64_t declined = cache.stats().run.declined;
+  CHECK(declined > 0);
+  CHECK(cache.clear() > 100);
+  for (std::uint64_t i = 0; i < 100; ++i) put(cache, i);
+  cache.flush();
+  CHECK(cache.stats().run.declined == declined);
+  CHECK(cache.prune(std::chrono::nanoseconds(0)) == 100);
+  for (std::uint64_t i = 0; i < 100; ++i) put(cache, i);
+  cache.flush();
+  CHECK(cache.stats().run.declined == declined);
+  CHECK(f.file_bytes() <= 2 * kMiB);
+}
+
+TEST_CASE("an entry that could never fit is declined, and evicts nothing") {
+  Fixture f;
+  {
+    auto cache = f.open({.max_bytes = kMiB});
+    for (std::uint64_t i = 0; i < 50; ++i) put(cache, i);
+  }
+  auto cache = f.open({.max_bytes = kMiB});
+  put(cache, 99, 300'000);
+  cache.flush();
+  CHECK(cache.stats().run.declined == 1);
+  CHECK(cache.stats().entry_count == 50);
+  CHECK_FALSE(cache.get(key(99)));
+}
+
+TEST_CASE("an entry whose replacement is declined is not served any more") {
+  Fixture f;
+  auto cache = f.open({.max_bytes = kMiB});
+  put(cache, 1);
+  cache.flush();
+  put(cache, 1, 300'000);
+  cache.flush();
+  CHECK(cache.stats().run.declined == 1);
+  CHECK_FALSE(cache.get(key(1)));
+  CHECK(cache.stats().entry_count == 0);
+}
+
+TEST_CASE("large entries after small ones: the free pages are not side by side") {
+  Fixture f;
+  {
+    auto cache = f.open({.max_bytes = 4 * kMiB});
+    for (std::uint64_t i = 0; i < 1200; ++i) put(cache, i, 900);  // one page
+    cache.flush();
+    CHECK(cache.stats().entry_count > 700);
+  }
+  auto cache = f.open({.max_bytes = 4 * kMiB});
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    put(cache, 5000 + i, 33'000);  // 33 pages
+    cache.flush();
+    REQUIRE(f.file_bytes() <= 4 * kMiB);
+  }
+  CHECK(cache.stats().run.puts == 10);
+  for (std::uint64_t i = 0; i < 10; ++i) CHECK(holds(cache, 5000 + i));
+}
+
+TEST_CASE("while readers hold the freed pages, puts are declined and not much is evicted in vain") {
+  Fixture f;
+  std::vector<CacheKey> keys;
+  {
+    auto cache = f.open({.max_bytes = 2 * kMiB});
+    for (std::uint64_t i = 0; i < 400; ++i) put(cache, i);
+    cache.flush();
+    for (std::uint64_t i = 0; i < cache.stats().entry_count; ++i) keys.push_back(key(i));
+  }
+  auto cache = f.open({.max_bytes = 2 * kMiB});
+  std::optional<TokenView> view;
+  {
+    auto reader = f.open({.read_only = true});
+    view = reader.get(keys[0]);
+  }
+  for (std::uint64_t i = 0; i < 60; ++i) {
+    put(cache, 5000 + i);
+    cache.flush();
+    REQUIRE(f.file_bytes() <= 2 * kMiB);
+  }
+  const Stats held = cache.stats();
+  CHECK(held.run.declined > 0);
+  CHECK(held.run.evicted < keys.size() / 2);
+  CHECK(copy_of(view->input_ids()) == ids(0, kLength));
+  view.reset();
+  for (std::uint64_t i = 0; i < 20; ++i) put(cache, 6000 + i);
+  cache.flush();
+  CHECK(cache.stats().run.declined == held.run.declined);
+  for (std::uint64_t i = 0; i < 20; ++i) CHECK(holds(cache, 6000 + i));
+}
+
+TEST_CASE("the smallest budget works, and a smaller one is refused") {
+  Fixture f;
+  auto cache = f.open({.max_bytes = Options::kMinMaxBytes});
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    put(cache, i, i % 1500);
+    if (i % 3 == 0) cache.flush();
+    REQUIRE(f.file_bytes() <= Options::kMinMaxBytes);
+  }
+  cache.flush();
+  CHECK(cache.stats().entry_count > 0);
+  CHECK(cache.clear() > 0);
+  put(cache, 1);
+  cache.flush();
+  CHECK(holds(cache, 1));
+  error_of(Errc::kInvalidArgument, [&] { auto smaller = f.open({.max_bytes = Options::kMinMaxBytes - 1}); });
+}
+
+TEST_CASE("a store larger than the budget it is opened with does not grow") {
+  Fixture f;
+  {
+    auto cache = f.open({.max_bytes = 8 * kMiB});
+    for (std::uint64_t i = 0; i < 500; ++i) put(cache, i);
+  }
+  const std::uint64_t before = f.file_bytes();
+  REQUIRE(before > 4 * kMiB);
+  auto cache = f.open({.max_bytes = 2 * kMiB});
+  for (std::uint64_t i = 0; i < 100; ++i) put(cache, 5000 + i);
+  cache.flush();
+  CHECK(f.file_bytes() <= before);
+}
+
+TEST_CASE("whatever is put, replaced, read, pruned and held, the file stays within the cap") {
+  const std::uint64_t seed = test_seed();
+  INFO("TOKCASK_TEST_SEED=" << seed);
+  std::mt19937_64 random(seed);
+  for (const std::uint64_t max_bytes : {Options::kMinMaxBytes, kMiB, 3 * kMiB, 8 * kMiB}) {
+    CAPTURE(max_bytes);
+    Fixture f;
+    std::vector<std::optional<TokenView>> held(4);
+    for (int run = 0; run < 6; ++run) {
+      auto cache = f.open({.max_bytes = max_bytes, .batch_bytes = std::uint64_t{1} << (14 + random() % 8)});
+      for (int step = 0; step < 150; ++step) {
+        const std::uint64_t section = random() % 600;
+        switch (random() % 16) {
+          case 0:
+            cache.flush();
+            break;
+          case 1:
+            held[random() % held.size()] = cache.get(key(section));
+            break;
+          case 2:
+            held[random() % held.size()].reset();
+            break;
+          case 3:
+            if (random() % 20 == 0) unless_held([&] { cache.clear(); });
+            break;
+          case 4:
+            if (random() % 8 == 0)
+              unless_held([&] { cache.prune(std::chrono::milliseconds(random() % 200)); });
+            break;
+          default: {
+            const std::size_t length = random() % 12 == 0 ? random() % 40'000 : random() % 2500;
+            cache.put(key(section), {.input_ids = ids(section + length, length)});
+            if (const auto view = cache.get(key(section))) {
+              REQUIRE(copy_of(view->input_ids()) == ids(section + length, length));
+            }
+          }
+        }
+        REQUIRE(f.file_bytes() <= max_bytes);
+      }
+      cache.close();
+      REQUIRE(f.file_bytes() <= max_bytes);
+    }
+  }
+}
+
+}  // namespace tokcask
