@@ -42,8 +42,8 @@ def test_is_stable_over_objects_and_wrappers(large_backend: Any, tokenizer_file:
 def test_a_known_value() -> None:
     """What is stored under it must be found by the next version."""
     content = (
-        '{"model":{"type":"WordLevel","unk_token":"[UNK]","vocab":{"[UNK]":0,"b":2,"\u00e4":1}},'
-        '"truncation":{"max_length":3},"padding":null,"version":"1.0"}'
+        '{"version": "1.0", "truncation": {"max_length": 3}, "padding": null, "model": {"type": "WordLevel", '
+        '"vocab": {"b": 2, "[UNK]": 0, "\u00e4": 1}, "unk_token": "[UNK]"}}'
     )
 
     class Backend:
