@@ -6,6 +6,8 @@ import logging
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -309,6 +311,49 @@ def test_threads(cache: TokenizedCache) -> None:
     assert failures == []
     assert cache.entry_count == 600
     assert (cache.hits, cache.misses) == (1200, 1200)
+
+
+HOLD_WRITE_LOCK = """
+import fcntl, sys
+with open(sys.argv[1] + "/write.lock", "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_waiting_for_another_writer(tmp_path: pathlib.Path) -> None:
+    """It has a limit, holds up no other thread, and loses nothing."""
+    with TokenizedCache.open(tmp_path / "store", lock_timeout=1.0, batch_age=3600) as cache:
+        cache.put(key("a"), CachedTokens([1]))
+        cache.flush()
+        command = [sys.executable, "-c", HOLD_WRITE_LOCK, str(tmp_path / "store")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdin is not None and other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            ticks = 0
+            done = threading.Event()
+
+            def count() -> None:
+                nonlocal ticks
+                while not done.wait(0.005):
+                    ticks += 1
+
+            counter = threading.Thread(target=count)
+            counter.start()
+            for write in (cache.flush, cache.clear, lambda: cache.prune(older_than_seconds=3600)):
+                before = ticks
+                cache.put(key("b"), CachedTokens([2]))
+                with pytest.raises(tokcask.BusyError, match=str(other.pid)):
+                    write()
+                assert ticks - before > 10
+            assert cache.get(key("a")) == CachedTokens([1])
+            done.set()
+            counter.join()
+            other.stdin.close()
+        cache.put(key("b"), CachedTokens([2]))
+        cache.flush()
+        assert cache.get(key("b")) == CachedTokens([2])
 
 
 def in_child(work: Any) -> None:
