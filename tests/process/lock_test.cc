@@ -1,0 +1,94 @@
+// Writers in several processes, and one that is stopped while it holds the write lock.
+#include <csignal>
+#include <memory>
+#include <thread>
+
+#include "cache/write_lock.h"
+#include "child.h"
+#include "support.h"
+
+namespace tokcask {
+
+using namespace test;
+
+TEST_CASE("several processes create and fill one store at once") {
+  Fixture f;
+  std::vector<std::unique_ptr<Child>> children;
+  for (std::uint64_t number = 0; number < 6; ++number) {
+    children.push_back(std::make_unique<Child>([&, number](const Line&) {
+      auto cache = TokenizedCache::open(f.root());
+      for (std::uint64_t i = 0; i < 100; ++i) {
+        cache.put(key(1000 * number + i), {.input_ids = ids(i, 100 + i)});
+        cache.put(key(999'999), {.input_ids = ids(number, 50)});
+        if (i % 20 == 0) cache.flush();
+      }
+      cache.close();
+      return true;
+    }));
+  }
+  for (const auto& child : children) CHECK(child->succeeded());
+  auto cache = f.open();
+  CHECK(cache.stats().entry_count == 601);
+  for (std::uint64_t number = 0; number < 6; ++number) {
+    for (std::uint64_t i = 0; i < 100; ++i) {
+      CHECK(copy_of(cache.get(key(1000 * number + i))->input_ids()) == ids(i, 100 + i));
+    }
+  }
+  CHECK(f.messages.all().empty());
+}
+
+TEST_CASE("a stopped writer: others are told who it is, readers read, and nothing is lost") {
+  Fixture f;
+  {
+    auto cache = f.open();
+    cache.put(key(1), {.input_ids = ids(1, 10)});
+  }
+  Child holder([&](const Line& line) {
+    WriteLock lock(f.root() / "write.lock");
+    const WriteLock::Hold hold = lock.acquire(std::chrono::seconds(5));
+    line.tell(1);
+    line.hear();
+    return true;
+  });
+  REQUIRE(holder.line().hear() == 1);
+  holder.signal(SIGSTOP);
+  auto cache = f.open({.lock_timeout = std::chrono::milliseconds(150)});
+  CHECK(cache.get(key(1)));
+  cache.put(key(2), {.input_ids = ids(2, 10)});
+  const std::string message = error_of(Errc::kBusy, [&] { cache.flush(); });
+  CHECK(message.find("process " + std::to_string(holder.pid())) != std::string::npos);
+  CHECK(cache.get(key(2)));
+  error_of(Errc::kBusy, [&] { cache.prune(std::chrono::hours(1)); });
+  holder.signal(SIGKILL);
+  CHECK_FALSE(holder.succeeded());
+  cache.flush();
+  CHECK(cache.stats().entry_count == 2);
+}
+
+TEST_CASE("a full batch that cannot be committed is an error for the next put, which stores nothing") {
+  Fixture f;
+  auto cache = f.open({.batch_bytes = 10'000,
+                       .batch_age = std::chrono::milliseconds(1),
+                       .lock_timeout = std::chrono::milliseconds(50)});
+  Child holder([&](const Line& line) {
+    WriteLock lock(f.root() / "write.lock");
+    const WriteLock::Hold hold = lock.acquire(std::chrono::seconds(5));
+    line.tell(1);
+    line.hear();
+    return true;
+  });
+  REQUIRE(holder.line().hear() == 1);
+  std::uint64_t stored = 0;
+  error_of(Errc::kBusy, [&] {
+    for (; stored < 100; ++stored) cache.put(key(stored), {.input_ids = ids(stored, 500)});
+  });
+  CHECK(stored < 10);
+  CHECK(f.messages.count("tried again") >= 1);
+  holder.line().tell(1);
+  CHECK(holder.succeeded());
+  cache.flush();
+  CHECK(cache.stats().entry_count == stored);
+  for (std::uint64_t i = 0; i < stored; ++i) CHECK(cache.get(key(i)));
+}
+
+}  // namespace tokcask
