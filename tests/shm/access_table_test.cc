@@ -1,0 +1,171 @@
+#include "shm/access_table.h"
+
+#include <doctest/doctest.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <map>
+#include <thread>
+#include <vector>
+
+namespace tokcask::shm {
+
+namespace {
+
+struct Directory {
+  Directory() {
+    std::string name = (std::filesystem::temp_directory_path() / "tokcask-shm-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Directory() { std::filesystem::remove_all(path); }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  std::filesystem::path path;
+};
+
+constexpr Uuid kUuid = {1, 2, 3};
+
+// In another process; returns whether it exited with 0.
+template <typename Act>
+bool elsewhere(Act act) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(act() ? 0 : 1);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("stamps grow, also when another process has a clock that is ahead") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  CHECK(table->why_private().empty());
+  std::uint64_t last = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const std::uint64_t stamp = table->next_stamp();
+    CHECK(stamp > last);
+    last = stamp;
+  }
+  table->raise_clock(last + 1'000'000'000'000);
+  CHECK(table->next_stamp() > last + 1'000'000'000'000);
+  table->take_dirty([](auto, auto) {});  // publishes the clock
+  CHECK(AccessTable::open(d.path, kUuid)->next_stamp() > last + 1'000'000'000'000);
+}
+
+TEST_CASE("a touch is seen by every process, and an older one changes nothing") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  CHECK(elsewhere([&] {
+    AccessTable::open(d.path, kUuid)->touch(7, 1000);
+    return true;
+  }));
+  CHECK(table->stamp(7) == 1000);
+  table->touch(7, 900);
+  CHECK(table->stamp(7) == 1000);
+  table->assign(7, 5);
+  CHECK(table->stamp(7) == 5);
+  CHECK(table->stamp(8) == 0);
+}
+
+TEST_CASE("slots beyond the file are not recorded until it grows") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  const auto other = AccessTable::open(d.path, kUuid);
+  constexpr std::uint32_t kFar = 100'000;
+  table->touch(kFar, 1);
+  CHECK(table->stamp(kFar) == 0);
+  CHECK(table->grow(kFar + 1));
+  table->touch(kFar, 2);
+  CHECK(other->stamp(kFar) == 2);
+  table->touch(0xffffffff, 3);
+  CHECK(table->stamp(0xffffffff) == 0);
+  CHECK_FALSE(table->grow(std::uint64_t{1} << 32));
+}
+
+TEST_CASE("what was touched is taken once") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  table->touch(3, 30);
+  table->touch(kStampsPerBlock + 1, 40);
+  std::map<std::uint64_t, std::vector<std::uint64_t>> taken;
+  const auto take = [&](std::uint64_t block, std::span<const std::uint64_t> stamps) {
+    taken[block].assign(stamps.begin(), stamps.end());
+  };
+  table->take_dirty(take);
+  REQUIRE(taken.size() == 2);
+  CHECK(taken[0][3] == 30);
+  CHECK(taken[1][1] == 40);
+  taken.clear();
+  table->take_dirty(take);
+  CHECK(taken.empty());
+  table->touch(3, 31);
+  table->take_dirty(take);
+  CHECK(taken.size() == 1);
+}
+
+TEST_CASE("the oldest living run counts; a dead process's does not") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  CHECK_FALSE(table->oldest_run());
+  const auto row = table->begin_run(500);
+  REQUIRE(row);
+  CHECK(table->oldest_run() == 500);
+  CHECK(elsewhere([&] { return AccessTable::open(d.path, kUuid)->begin_run(100).has_value(); }));
+  CHECK(table->oldest_run() == 500);
+  const auto second = table->begin_run(400);
+  CHECK(table->oldest_run() == 400);
+  table->end_run(*second);
+  CHECK(table->oldest_run() == 500);
+  table->end_run(*row);
+  CHECK_FALSE(table->oldest_run());
+}
+
+TEST_CASE("there are rows for 256 runs, and those of the dead are used again") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  CHECK(elsewhere([&] {
+    for (std::size_t i = 0; i < kMaxRuns; ++i) {
+      if (!table->begin_run(i + 1)) return false;
+    }
+    return !table->begin_run(1000);
+  }));
+  CHECK(table->begin_run(2000));
+  CHECK(table->oldest_run() == 2000);
+}
+
+TEST_CASE("another store's table is not used, and where no file can be the table is private") {
+  const Directory d;
+  AccessTable::open(d.path, kUuid)->touch(1, 10);
+  CHECK(AccessTable::open(d.path, kUuid)->stamp(1) == 10);
+  CHECK(AccessTable::open(d.path, Uuid{9})->stamp(1) == 0);
+  CHECK(AccessTable::open(d.path, kUuid)->stamp(1) == 0);
+
+  const auto table = AccessTable::open("/proc", kUuid);
+  CHECK_FALSE(table->why_private().empty());
+  CHECK(table->grow(50'000));
+  table->touch(49'999, 10);
+  CHECK(table->stamp(49'999) == 10);
+  CHECK(table->begin_run(1));
+}
+
+TEST_CASE("threads touch and take at once") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  std::vector<std::thread> threads;
+  for (std::uint32_t number = 0; number < 3; ++number) {
+    threads.emplace_back([&, number] {
+      for (std::uint32_t i = 0; i < 5000; ++i) table->touch(i % 2000, table->next_stamp());
+      if (number == 0) table->grow(20'000);
+    });
+  }
+  for (int i = 0; i < 50; ++i) table->take_dirty([](auto, auto) {});
+  for (std::thread& thread : threads) thread.join();
+  for (std::uint32_t slot = 0; slot < 2000; ++slot) CHECK(table->stamp(slot) > 0);
+}
+
+}  // namespace tokcask::shm
