@@ -109,8 +109,7 @@ struct RunRow {
   std::uint64_t evicted = 0;
   double tokenize_seconds = 0.0;
   std::uint64_t bytes_after = 0;
-  std::uint64_t pid = 0;
-  std::uint64_t reserved[5] = {};
+  std::uint64_t reserved[6] = {};
 };
 static_assert(sizeof(RunRow) == 128);
 
