@@ -258,8 +258,9 @@ void Walker::walk_free_entry(const Page& page, Bytes key, Bytes pages) {
   const auto txnid = load<std::uint64_t>(key.data());
   if (txnid > report_.txnid)
     find("Page {} has pages freed by transaction {}, yet to come.", page.number, txnid);
-  const std::uint64_t count = pages.size() < kWord ? kNoPage : load<std::uint64_t>(pages.data());
-  if (count > pages.size() / kWord - 1) {
+  const std::uint64_t words = pages.size() / kWord;
+  const std::uint64_t count = words == 0 ? 0 : load<std::uint64_t>(pages.data());
+  if (count >= words) {
     find("Page {} has a list of the pages freed by transaction {} that is cut short.", page.number, txnid);
     return;
   }

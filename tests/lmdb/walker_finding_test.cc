@@ -268,6 +268,29 @@ TEST_CASE("finding: nodes") {
   set_sizes(key_bytes, 0xFFFFFFFF, "reaches past the end of the page");
   set_sizes(0xFFFF, value_bytes, "reaches past the end of the page");
   set_sizes(0, value_bytes + key_bytes, "has an empty key");
+  // One fault is one finding: what was noted of a page before it is not held against the next.
+  patient.set_value_bytes(first, value_bytes - 8);
+  CHECK(walk(patient.file()).finding_count == 1);
+  patient.expect("leave a gap or overlap");
+
+  // In the order in which nodes lie in a page: the last one too short, and one grown over its neighbour.
+  unsigned nested = 0;
+  for (const std::size_t page : where.leaves) {
+    std::vector<std::size_t> placed;
+    for (std::size_t i = 0; i < patient.nodes(page); ++i) placed.push_back(patient.node(page, i));
+    std::sort(placed.begin(), placed.end());
+    if (placed.size() < 3 || placed[2] - placed[0] > 1000) continue;
+    if (patient.get<NodeHeader>(placed[0]).flags != 0) continue;
+    ++nested;
+    patient.set_value_bytes(placed[0],
+                            patient.get<NodeHeader>(placed[0]).value_bytes() + placed[2] - placed[1]);
+    patient.expect("leave a gap or overlap");
+    if (patient.get<NodeHeader>(placed.back()).key_bytes == 8) continue;
+    patient.change<NodeHeader>(placed.back(), [](NodeHeader& n) { n.key_bytes -= 8; });
+    patient.expect("leave a gap or overlap");
+  }
+  CHECK(nested > 0);
+
   // The byte that rounds a node up to an even size would hide these.
   set_sizes(key_bytes - 1, value_bytes, "is no multiple of 8");
   set_sizes(key_bytes, value_bytes - 1, "is no multiple of 8");
@@ -343,6 +366,24 @@ TEST_CASE("finding: the order of keys") {
     patient.expect("belongs to the right of it");
   }
   CHECK(inner != 0);
+  // Bounds from further up reach the outer leaves of an inner branch.
+  std::size_t inner_branches = 0;
+  for (const std::size_t branch : where.branches) {
+    for (std::size_t i = 1; i + 1 < patient.nodes(branch); ++i) {
+      const auto below = [&](std::size_t from, std::size_t node) {
+        return patient.get<NodeHeader>(patient.node(from, node)).child() * where.page_bytes;
+      };
+      const std::size_t child = below(branch, i);
+      if (patient.get<PageHeader>(child).flags != kBranchPage) continue;
+      ++inner_branches;
+      set_key(patient.node(below(child, 0), 0), '\1');
+      patient.expect("is not above the one before it");
+      const std::size_t right = below(child, patient.nodes(child) - 1);
+      set_key(patient.node(right, patient.nodes(right) - 1), '\x7E');
+      patient.expect("belongs to the right of it");
+    }
+  }
+  CHECK(inner_branches > 0);
   // A separator equal to the bound from above would leave a child without keys.
   std::size_t lower_levels = 0;
   for (const std::size_t branch : where.branches) {
@@ -456,6 +497,27 @@ TEST_CASE("finding: the free list") {
   }
   REQUIRE(lists > 1);
 
+  // Lists too short for their own counts, each alone in a page.
+  const auto freed_by = patient.get<std::uint64_t>(patient.node(free_leaf, 0) + sizeof(NodeHeader));
+  const auto sole_list = [&](std::uint16_t bytes, std::uint64_t count) {
+    const std::size_t at = where.page_bytes - sizeof(NodeHeader) - sizeof(freed_by) - bytes;
+    patient.change<PageHeader>(free_leaf, [&](PageHeader& h) {
+      h.lower = sizeof(PageHeader) + 2;
+      h.upper = static_cast<std::uint16_t>(at);
+    });
+    patient.set(Patient::slot(free_leaf, 0), static_cast<std::uint16_t>(at));
+    patient.set(free_leaf + at,
+                NodeHeader{.low = bytes, .high = 0, .flags = 0, .key_bytes = sizeof(freed_by)});
+    patient.set(free_leaf + at + sizeof(NodeHeader), freed_by);
+    if (bytes < sizeof(count)) return;
+    patient.set(free_leaf + where.page_bytes - bytes, count);
+    patient.set(free_leaf + where.page_bytes - 8, std::uint64_t{2});
+  };
+  sole_list(4, 0);
+  patient.expect("that is cut short");
+  sole_list(16, 2);
+  patient.expect("that is cut short");
+
   // A list of one page can name any page.
   const auto list_one = [&](std::size_t list, std::uint64_t page, const char* finding) {
     patient.set(list, std::uint64_t{1});
@@ -463,6 +525,8 @@ TEST_CASE("finding: the free list") {
     patient.expect(finding);
   };
   const std::size_t list = where.free_lists[0];
+  list_one(list, 0, "where it cannot be");
+  list_one(list, 1, "where it cannot be");
   list_one(list, patient.page(where.leaves[0]), "is in the free list and in use");
   const std::size_t large =
       *std::find_if(where.overflows.begin(), where.overflows.end(),
