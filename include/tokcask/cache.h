@@ -66,7 +66,8 @@ class TOKCASK_API TokenizedCache {
   // As put for each. All are checked before any is stored.
   void put_many(std::span<const std::pair<CacheKey, Tokens>> entries);
 
-  // Commits all pending puts and access times; returns when they would survive a power loss.
+  // Commits all pending puts and access times; returns when they would survive a power loss. Does nothing through
+  // a read-only handle, which has nothing pending.
   void flush();
 
   // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid.

@@ -169,7 +169,10 @@ void TokenizedCache::put_many(std::span<const std::pair<CacheKey, Tokens>> entri
   for (const auto& [key, tokens] : entries) lease->put(key, tokens, lease.run());
 }
 
-void TokenizedCache::flush() { impl_->writing_lease()->flush(); }
+void TokenizedCache::flush() {
+  const auto lease = impl_->lease();
+  if (!lease.run()->options.read_only) lease->flush();
+}
 
 void TokenizedCache::close() { impl_->close(); }
 

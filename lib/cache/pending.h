@@ -53,9 +53,11 @@ struct Run {
     f.bytes_after = bytes_after;
     return f;
   }
-  // Changes when any figure does. 0: nothing happened that is worth a row.
+  // Changes when any figure does, its end included. 0: nothing happened that is worth a row.
   [[nodiscard]] std::uint64_t activity() const {
-    return hits + misses + puts + declined + evicted + static_cast<std::uint64_t>(tokenize_ns.load());
+    const std::uint64_t done =
+        hits + misses + puts + declined + evicted + static_cast<std::uint64_t>(tokenize_ns.load());
+    return done == 0 || ended_ns == 0 ? done : done + 1;
   }
 };
 

@@ -64,9 +64,10 @@ def pretokenize_rows(
     the store's memory map (see CachedTokens). datasets.Dataset.from_list takes such rows; a trainer takes
     "input_ids" as a sign that there is nothing left to tokenize.
 
-    The key of a row is made of its content and of its `_dlm_section_id` or `section_id`, if it has one: an
-    edited row is a miss whatever it is called. (What a chat template takes from elsewhere, e.g. the date, is
-    not seen.) Rows of equal keys are tokenized once. All keys are looked up in one batch; then the misses are
+    A row with a `_dlm_section_id` or `section_id` has that as its key's section id: it must change whenever
+    the content does, as a hash of it. Any other row's is made of its content: of the text with its end, or
+    of messages and tools. (What a chat template takes from elsewhere, e.g. the date, is not seen.) Rows of
+    equal keys are tokenized once. All keys are looked up in one batch; then the misses are
     tokenized and stored, a thousand at a time. At the end the cache is flushed.
 
     tokenizer     a fast tokenizer of transformers; what only behaves like one is called once per text
@@ -174,7 +175,7 @@ def _text_section(row: Mapping[str, Any], eos_token: str | None) -> _Section:
         raise TypeError(f"text must be a str, not {type(text).__name__}")
     if eos_token and not text.endswith(eos_token):
         text += eos_token
-    return _Section(section_id(text, _kind("text", row)), text=text)
+    return _Section(_explicit_id(row) or section_id(text, "text"), text=text)
 
 
 def _messages_section(row: Mapping[str, Any]) -> _Section:
@@ -186,15 +187,14 @@ def _messages_section(row: Mapping[str, Any]) -> _Section:
         content = json.dumps([messages, tools], ensure_ascii=False, separators=(",", ":"))
     except TypeError as error:
         raise TypeError(f"messages and tools must be of what JSON has: {error}") from error
-    return _Section(section_id(content, _kind("messages", row)), messages=messages, tools=tools)
+    return _Section(_explicit_id(row) or section_id(content, "messages"), messages=messages, tools=tools)
 
 
-def _kind(name: str, row: Mapping[str, Any]) -> str:
-    explicit = next(
-        (row[field] for field in ("_dlm_section_id", "section_id") if row.get(field) is not None), None
-    )
-    # Quoted, so that no two pairs of a name and an identity read the same.
-    return name if explicit is None else f"{name}:{json.dumps(str(explicit))}"
+def _explicit_id(row: Mapping[str, Any]) -> str | None:
+    for field in ("_dlm_section_id", "section_id"):
+        if row.get(field) is not None:
+            return CacheKey(str(row[field]), "-", 1).section_id  # checks it
+    return None
 
 
 def _batches(sections: Iterable[_Section]) -> Iterator[list[_Section]]:

@@ -143,6 +143,7 @@ TEST_CASE("figures of a run outlive it, and a handle that did nothing leaves the
     CHECK(cache.stats().run.hits == 1);
     CHECK(cache.stats().run.misses == 1);
     CHECK(cache.stats().run.hit_rate() == 0.5);
+    cache.flush();  // so that only the end of the run is left to be recorded
   }
   for (int look = 0; look < 2; ++look) {
     auto cache = f.open();
@@ -261,7 +262,7 @@ TEST_CASE("what a read-only handle may do") {
   CHECK(cache.get(key(1)));
   CHECK(cache.verify().records == 1);
   error_of(Errc::kReadOnly, [&] { cache.put(key(2), {}); });
-  error_of(Errc::kReadOnly, [&] { cache.flush(); });
+  cache.flush();
   error_of(Errc::kReadOnly, [&] { cache.clear(); });
   error_of(Errc::kReadOnly, [&] { cache.prune(std::chrono::seconds(1)); });
   error_of(Errc::kReadOnly, [&] { cache.save_manifest("x"); });

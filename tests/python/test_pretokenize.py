@@ -121,9 +121,8 @@ def test_second_run_is_all_hits(tmp_path: pathlib.Path, tokenizer: Any) -> None:
     assert ids_of(second) == ids_of(first)
 
 
-@pytest.mark.parametrize("named", [{}, {"section_id": "same"}, {"_dlm_section_id": "same"}])
-def test_an_edited_row_is_one_miss(cache: TokenizedCache, tokenizer: Any, named: dict[str, str]) -> None:
-    rows = [{**row, **named} for row in text_rows(20)]
+def test_an_edited_row_is_one_miss(cache: TokenizedCache, tokenizer: Any) -> None:
+    rows = text_rows(20)
     run(rows, tokenizer, cache)
     rows[7]["text"] += ", edited"
     counting = Counting(tokenizer)
@@ -158,13 +157,26 @@ def test_text_and_messages_never_share_a_key(cache: TokenizedCache, tokenizer: A
     forms = [message["messages"], [message["messages"], None]]
     texts = [json.dumps(form, separators=(",", ":")) for form in forms]
     tokenizer.eos_token = None  # or the texts would differ by it
-    for named in ({}, {"section_id": "same"}):
-        rows = [{**message, **named}, *({"text": text, **named} for text in texts)]
-        _, stats = run(rows, tokenizer, cache)
-        assert stats.cache_misses == 3
-        result, stats = run(rows, tokenizer, cache)
-        assert stats.cache_hits == 3
-        assert ids_of(result) == [ids for row in rows for ids in ids_of(run([row], tokenizer)[0])]
+    rows = [message, *({"text": text} for text in texts)]
+    _, stats = run(rows, tokenizer, cache)
+    assert stats.cache_misses == 3
+    result, stats = run(rows, tokenizer, cache)
+    assert stats.cache_hits == 3
+    assert ids_of(result) == [ids for row in rows for ids in ids_of(run([row], tokenizer)[0])]
+
+
+@pytest.mark.parametrize("field", ["section_id", "_dlm_section_id"])
+def test_an_explicit_section_id_is_the_one_of_the_key(
+    cache: TokenizedCache, tokenizer: Any, field: str
+) -> None:
+    rows = [{"text": "text", field: "0123456789abcdef"}, {**conversation("question"), field: "other"}]
+    result, _ = run(rows, tokenizer, cache)
+    for row, section in zip(result, ("0123456789abcdef", "other"), strict=True):
+        tokens = cache.get(CacheKey(section, tokenizer_sha256(tokenizer), LENGTH))
+        assert tokens is not None
+        assert tokens.input_ids.tolist() == row["input_ids"].tolist()
+    with pytest.raises(ValueError, match="row 0: section_id"):
+        run([{"text": "text", field: "a|b"}], tokenizer, cache)
 
 
 def test_a_text_without_a_name_has_the_documented_key(cache: TokenizedCache, tokenizer: Any) -> None:
