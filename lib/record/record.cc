@@ -98,6 +98,7 @@ namespace {
 struct Ones {
   std::size_t count = 0;
   const std::int32_t* data = nullptr;
+  const Ones* smaller = nullptr;
 };
 
 }  // namespace
@@ -114,7 +115,7 @@ std::span<const std::int32_t> all_ones(std::size_t count) {
       auto* const data =
           static_cast<std::int32_t*>(::operator new(size * sizeof(std::int32_t), std::align_val_t{64}));
       std::uninitialized_fill_n(data, size, 1);
-      ones = new Ones{size, data};
+      ones = new Ones{size, data, ones};
       current.store(ones, std::memory_order_release);
     }
   }
