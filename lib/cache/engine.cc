@@ -6,18 +6,10 @@
 #include <cstdio>
 #include <utility>
 
+#include "cache/clock.h"
 #include "cache/fork.h"
 
 namespace tokcask {
-
-namespace {
-
-std::int64_t now_ns() {
-  using namespace std::chrono;
-  return duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
 
 // ---- Snapshot ----
 
@@ -36,7 +28,7 @@ Engine::Engine(std::filesystem::path root, std::unique_ptr<lmdb::Environment> en
   access_->grow(store.slot_count);
   // A clock further ahead is damage; see access_table.cc.
   constexpr std::uint64_t kDayNs = 24ULL * 3600 * 1'000'000'000;
-  if (store.clock_ns < static_cast<std::uint64_t>(now_ns()) + kDayNs) access_->raise_clock(store.clock_ns);
+  if (store.clock_ns < now_ns() + kDayNs) access_->raise_clock(store.clock_ns);
 }
 
 Engine::~Engine() {
@@ -68,7 +60,7 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options) {
 
 void Engine::end_run(const std::shared_ptr<Run>& run) {
   std::optional<Error> failure;
-  run->ended_ns = now_ns();
+  run->ended_ns = static_cast<std::int64_t>(now_ns());
   if (!run->options.read_only) {
     try {
       flush();

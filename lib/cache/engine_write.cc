@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cache/clock.h"
 #include "cache/engine.h"
 
 namespace tokcask {
@@ -14,12 +15,6 @@ namespace {
 
 // How often access times are committed while commits happen anyway.
 constexpr std::chrono::seconds kFoldEvery{30};
-
-std::uint64_t now_ns() {
-  using namespace std::chrono;
-  return static_cast<std::uint64_t>(
-      duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
-}
 
 }  // namespace
 

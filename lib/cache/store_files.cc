@@ -12,7 +12,6 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <cstring>
 #include <random>
 #include <span>
@@ -20,6 +19,7 @@
 
 #include <tokcask/error.h>
 
+#include "cache/clock.h"
 #include "lmdb/environment.h"
 #include "lmdb/walker.h"
 #include "record/rows.h"
@@ -109,9 +109,7 @@ rows::StoreRow new_store_row(std::size_t page_bytes) {
   row.page_bytes = static_cast<std::uint32_t>(page_bytes);
   std::random_device random;
   for (auto& byte : row.uuid) byte = static_cast<std::uint8_t>(random());
-  using namespace std::chrono;
-  row.created_ns =
-      static_cast<std::uint64_t>(duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
+  row.created_ns = now_ns();
   return row;
 }
 

@@ -11,6 +11,21 @@ namespace tokcask {
 
 using namespace test;
 
+namespace {
+
+// Takes the write lock, tells so, and keeps it until it hears something.
+std::function<bool(const Line&)> hold_write_lock(const Fixture& f) {
+  return [&](const Line& line) {
+    WriteLock lock(f.root() / "write.lock");
+    const WriteLock::Hold hold = lock.acquire(std::chrono::seconds(5));
+    line.tell(1);
+    line.hear();
+    return true;
+  };
+}
+
+}  // namespace
+
 TEST_CASE("several processes create and fill one store at once") {
   Fixture f;
   std::vector<std::unique_ptr<Child>> children;
@@ -43,13 +58,7 @@ TEST_CASE("a stopped writer: others are told who it is, readers read, and nothin
     auto cache = f.open();
     cache.put(key(1), {.input_ids = ids(1, 10)});
   }
-  Child holder([&](const Line& line) {
-    WriteLock lock(f.root() / "write.lock");
-    const WriteLock::Hold hold = lock.acquire(std::chrono::seconds(5));
-    line.tell(1);
-    line.hear();
-    return true;
-  });
+  Child holder(hold_write_lock(f));
   REQUIRE(holder.line().hear() == 1);
   holder.signal(SIGSTOP);
   auto cache = f.open({.lock_timeout = std::chrono::milliseconds(150)});
@@ -70,13 +79,7 @@ TEST_CASE("a full batch that cannot be committed is an error for the next put, w
   auto cache = f.open({.batch_bytes = 10'000,
                        .batch_age = std::chrono::milliseconds(1),
                        .lock_timeout = std::chrono::milliseconds(50)});
-  Child holder([&](const Line& line) {
-    WriteLock lock(f.root() / "write.lock");
-    const WriteLock::Hold hold = lock.acquire(std::chrono::seconds(5));
-    line.tell(1);
-    line.hear();
-    return true;
-  });
+  Child holder(hold_write_lock(f));
   REQUIRE(holder.line().hear() == 1);
   std::uint64_t stored = 0;
   error_of(Errc::kBusy, [&] {
