@@ -66,8 +66,8 @@ class TOKCASK_API TokenizedCache {
   // As put for each. All are checked before any is stored.
   void put_many(std::span<const std::pair<CacheKey, Tokens>> entries);
 
-  // Commits all pending puts and access times; returns when they would survive a power loss. Does nothing through
-  // a read-only handle, which has nothing pending.
+  // Commits all pending puts and access times; returns when they would survive a power loss. Does nothing
+  // through a read-only handle, which has nothing pending.
   void flush();
 
   // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid.
@@ -97,8 +97,10 @@ class TOKCASK_API TokenizedCache {
   void put_source_directory(std::string_view path, const SourceDirectory& files);
 
   // The canonical hash of the tokenizer in file `path`, if remembered for a file of this identity.
-  [[nodiscard]] std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
-  void remember_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view tokenizer_sha);
+  [[nodiscard]] std::optional<std::string> tokenizer_of_file(std::string_view path,
+                                                             const FileIdentity& identity);
+  void remember_tokenizer_file(std::string_view path, const FileIdentity& identity,
+                               std::string_view tokenizer_sha);
 
  private:
   class Impl;

@@ -21,8 +21,8 @@ struct FileIdentity {
 };
 
 enum class SourceKind : std::uint8_t {
-  kSection = 0,   // text; `section` is its identity
-  kBinary = 1,    // holds a NUL byte
+  kSection = 0,  // text; `section` is its identity
+  kBinary = 1,   // holds a NUL byte
   kNotUtf8 = 2,
 };
 

@@ -9,16 +9,16 @@ namespace tokcask {
 
 // One run: by default from open() to close() of a handle.
 struct RunFigures {
-  std::uint64_t run_id = 0;         // 1 for the store's first run; 0 when there was none
-  std::int64_t started_ns = 0;      // nanoseconds since the Unix epoch
-  std::int64_t ended_ns = 0;        // 0 while the run is alive, or when it was killed
+  std::uint64_t run_id = 0;     // 1 for the store's first run; 0 when there was none
+  std::int64_t started_ns = 0;  // nanoseconds since the Unix epoch
+  std::int64_t ended_ns = 0;    // 0 while the run is alive, or when it was killed
   std::uint64_t hits = 0;
   std::uint64_t misses = 0;
-  std::uint64_t puts = 0;           // entries committed
-  std::uint64_t declined = 0;       // puts declined because only protected entries were left to evict
-  std::uint64_t evicted = 0;        // entries evicted to make room
-  double tokenize_seconds = 0.0;    // as told by add_tokenize_seconds()
-  std::uint64_t bytes_after = 0;    // total_bytes at the run's last commit
+  std::uint64_t puts = 0;         // entries committed
+  std::uint64_t declined = 0;     // puts declined because only protected entries were left to evict
+  std::uint64_t evicted = 0;      // entries evicted to make room
+  double tokenize_seconds = 0.0;  // as told by add_tokenize_seconds()
+  std::uint64_t bytes_after = 0;  // total_bytes at the run's last commit
 
   [[nodiscard]] double hit_rate() const noexcept {
     const std::uint64_t total = hits + misses;
@@ -28,28 +28,28 @@ struct RunFigures {
 
 // All of it is read in O(1).
 struct Stats {
-  std::uint64_t entry_count = 0;     // committed, plus pending keys that are not committed yet
-  std::uint64_t total_bytes = 0;     // page bytes that live entries occupy
-  std::uint64_t payload_bytes = 0;   // token ids (and irregular masks) of committed entries, 4 bytes each
-  std::uint64_t file_bytes = 0;      // size of data.mdb
-  std::uint64_t max_bytes = 0;       // the budget of this handle
-  std::uint64_t pending = 0;         // puts not committed yet
-  RunFigures run;                    // this handle's run so far
-  RunFigures last_run;               // the newest run whose figures were recorded, this one included
-  std::string tokenizer_sha;         // as told by save_manifest(), or empty
+  std::uint64_t entry_count = 0;    // committed, plus pending keys that are not committed yet
+  std::uint64_t total_bytes = 0;    // page bytes that live entries occupy
+  std::uint64_t payload_bytes = 0;  // token ids (and irregular masks) of committed entries, 4 bytes each
+  std::uint64_t file_bytes = 0;     // size of data.mdb
+  std::uint64_t max_bytes = 0;      // the budget of this handle
+  std::uint64_t pending = 0;        // puts not committed yet
+  RunFigures run;                   // this handle's run so far
+  RunFigures last_run;              // the newest run whose figures were recorded, this one included
+  std::string tokenizer_sha;        // as told by save_manifest(), or empty
 };
 
 // One finding of verify().
 struct Damage {
-  std::string key;     // canonical key, or empty when the damage is not inside one record
+  std::string key;  // canonical key, or empty when the damage is not inside one record
   std::string reason;
 };
 
 struct VerifyReport {
-  std::uint64_t records = 0;      // records looked at
-  std::uint64_t damaged = 0;      // of these, how many would be a miss
-  bool structure_ok = true;       // pages, counts and tables agree
-  std::vector<Damage> findings;   // at most kMaxFindings, the counts above are complete
+  std::uint64_t records = 0;     // records looked at
+  std::uint64_t damaged = 0;     // of these, how many would be a miss
+  bool structure_ok = true;      // pages, counts and tables agree
+  std::vector<Damage> findings;  // at most kMaxFindings, the counts above are complete
   static constexpr std::size_t kMaxFindings = 100;
 };
 

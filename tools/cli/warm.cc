@@ -208,7 +208,8 @@ void add_options(CLI::App& verb, Arguments& arguments) {
       ->allow_extra_args(false)
       ->type_name("GLOB");
   verb.add_flag("--hidden", arguments.hidden, "also files and directories whose names begin with a dot");
-  verb.add_flag("--no-ignore", arguments.no_ignore, "do not obey .gitignore files; with --hidden, enter .git too");
+  verb.add_flag("--no-ignore", arguments.no_ignore,
+                "do not obey .gitignore files; with --hidden, enter .git too");
   verb.add_option("--jobs", arguments.jobs, "threads to read and tokenize on; 0, the default: all cores")
       ->check(CLI::Range(0U, 1024U))
       ->type_name("N");
