@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -245,6 +247,11 @@ void WriteTransaction::put(Table table, Bytes key, Bytes value) {
 }
 
 WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std::size_t size) {
+  if (key.size() % 8 != 0 || size % 8 != 0) {
+    // One such entry would misalign others, and the walker would refuse the file.
+    fmt::print(stderr, "tokcask: internal error: a key of {} and a value of {} bytes\n", key.size(), size);
+    std::abort();
+  }
   MDB_val k = value_of(key);
   MDB_val v{size, nullptr};
   check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE), "write",
