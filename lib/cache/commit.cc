@@ -245,11 +245,14 @@ std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation) {
   return row.occupied;
 }
 
-void Commit::erase(const CacheKey& key) {
+std::uint64_t Commit::erase(const CacheKey& key) {
   const record::PaddedKey padded(key.canonical());
-  const std::uint32_t slot =
-      find_slot(key, padded.bytes(), entry_row_of(key, names_->number(key.tokenizer_sha())));
-  if (slot != rows::kNoSlot) erase(slot, entry(slot).generation);
+  const rows::EntryRow wanted = entry_row_of(key, names_->number(key.tokenizer_sha()));
+  const std::uint32_t slot = find_slot(key, padded.bytes(), wanted);
+  if (slot == rows::kNoSlot) return 0;
+  const std::uint64_t generation = entry(slot).generation;
+  erase(slot, generation);
+  return generation;
 }
 
 void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {

@@ -58,8 +58,8 @@ class Commit {
 
   // Removes the entry in `slot` if it still has `generation`; returns the bytes it occupied, or 0.
   std::uint64_t erase(std::uint32_t slot, std::uint64_t generation);
-  // Removes the entry under `key`, if there is one that its row knows.
-  void erase(const CacheKey& key);
+  // Removes the entry under `key`, if there is one that its row knows; returns its generation, or 0.
+  std::uint64_t erase(const CacheKey& key);
   // Removes a record or a row as it is, without regard to what belongs to it.
   void erase_raw(lmdb::Table table, lmdb::Bytes key) { transaction_.erase(table, key); }
 

@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include <tokcask/error.h>
@@ -129,6 +130,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::unique_ptr<lmdb::ReadTransaction>> idle_;  // reset; each keeps a reader slot
   // By slot, the low half of the generation whose checksum this process has seen to be right; 0: none.
   std::vector<std::uint32_t> checked_;
+  // By key hash, the generation of a record whose replacement was declined and that could not be removed: not
+  // served by this process. Other processes see what was committed.
+  std::unordered_map<std::uint64_t, std::uint64_t> withheld_;
 
   std::mutex message_mutex_;
   std::set<std::uint64_t> damage_told_;  // key hashes

@@ -78,6 +78,10 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
   found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
   if (!found.record) return found;
   const record::Header& header = found.record->header;
+  if (const auto withheld = withheld_.find(header.key_hash);
+      withheld != withheld_.end() && withheld->second == header.generation) {
+    return {};
+  }
   if (header.slot < checked_.size() &&
       checked_[header.slot] == static_cast<std::uint32_t>(header.generation)) {
     found.checked = true;

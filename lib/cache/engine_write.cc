@@ -114,8 +114,12 @@ void Engine::committer_loop() {
 
 Writer& Engine::writer() {
   if (!writer_) {
-    writer_ = std::make_unique<Writer>(*environment_, *access_, root_,
-                                       [this](std::string_view text) { message(Severity::kWarning, text); });
+    writer_ = std::make_unique<Writer>(
+        *environment_, *access_, root_, [this](std::string_view text) { message(Severity::kWarning, text); },
+        [this](const CacheKey& key, std::uint64_t generation) {
+          const std::lock_guard lock(read_mutex_);
+          withheld_[record::hash_key(key.canonical())] = generation;
+        });
   }
   return *writer_;
 }

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "cache/engine.h"
@@ -89,15 +90,31 @@ void check_root(const fs::path& root, const Options& options) {
   if (!options.allow_network_filesystem) files::refuse_network_file_system(root);
 }
 
-lmdb::Environment::Mode mode_for(const fs::path& root, const Options& options) {
-  const bool writable = access((root / "data.mdb").c_str(), W_OK) == 0;
-  if (!writable && !options.read_only) {
-    throw Error(Errc::kIo, fmt::format("{}: cannot write: {}; open it read-only",
-                                       (root / "data.mdb").string(), std::strerror(errno)));
+// One environment serves all handles of the process, so it is made for writing where that is possible at all.
+lmdb::Environment::Mode mode_for(const fs::path& data, const Options& options) {
+  if (access(data.c_str(), W_OK) == 0) return lmdb::Environment::Mode::kReadWrite;
+  if (options.read_only) return lmdb::Environment::Mode::kReadOnly;
+  throw Error(Errc::kIo,
+              fmt::format("{}: cannot write: {}; open it read-only", data.string(), std::strerror(errno)));
+}
+
+// Makes the engine of a good store. Otherwise returns why it is not good.
+std::optional<std::string> make_engine(const fs::path& root, const Options& options, Registry& engines,
+                                       const FileId& id, std::shared_ptr<Engine>& engine) {
+  const files::Inspection inspection = files::inspect(root);
+  if (inspection.condition == files::Condition::kAbsent) return "is gone";
+  if (inspection.condition == files::Condition::kBad) return inspection.why;
+  try {
+    auto environment = lmdb::Environment::open(root, mode_for(root / "data.mdb", options));
+    engine = std::shared_ptr<Engine>(new Engine(root, std::move(environment)),
+                                     Close{id, &engines, fork_generation()});
+  } catch (const Error& error) {
+    if (error.code() != Errc::kDamaged) throw;
+    return error.what();
   }
-  // One environment serves all handles of the process, so it is made for writing where that is possible at
-  // all.
-  return writable ? lmdb::Environment::Mode::kReadWrite : lmdb::Environment::Mode::kReadOnly;
+  const std::lock_guard lock(engines.mutex);
+  engines.engines[id] = engine;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -112,43 +129,33 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
   constexpr int kMostAttempts = 8;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
     const auto id = file_id(data);
-    if (id) {
-      if (auto engine = engines.find(*id)) {
-        if (!options.read_only && engine->environment_->read_only()) mode_for(root, options);
-        return engine;
-      }
-    }
-    files::Inspection inspection = files::inspect(root);
-    if (inspection.condition == files::Condition::kAbsent) {
+    if (!id) {
       if (options.read_only) throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
       WriteLock write_lock(root / "write.lock");
       const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
       if (!file_id(data)) files::create(root);  // another process may have been faster
       continue;
     }
-    if (inspection.condition == files::Condition::kGood) {
-      try {
-        const Close close{*id, &engines, fork_generation()};
-        const std::shared_ptr<Engine> engine(
-            new Engine(root, lmdb::Environment::open(root, mode_for(root, options))), close);
-        const std::lock_guard lock(engines.mutex);
-        engines.engines[*id] = engine;
-        return engine;
-      } catch (const Error& error) {
-        if (error.code() != Errc::kDamaged) throw;
-        inspection.why = error.what();
-      }
+    if (auto engine = engines.find(*id)) {
+      if (!options.read_only && engine->environment_->read_only()) static_cast<void>(mode_for(data, options));
+      return engine;
     }
+    std::shared_ptr<Engine> engine;
+    const auto why = make_engine(root, options, engines, *id, engine);
+    if (!why) return engine;
     if (options.read_only) {
-      throw Error(Errc::kDamaged, fmt::format("{}: {}; opened for writing it would be set aside",
-                                              data.string(), inspection.why));
+      if (file_id(data) != id) continue;  // another process has replaced it
+      throw Error(Errc::kDamaged,
+                  fmt::format("{}: {}; opened for writing it would be set aside", data.string(), *why));
     }
+    // Looked at once more while nobody writes, before it is put away.
     WriteLock write_lock(root / "write.lock");
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-    if (file_id(data) != id) continue;  // another process has set it aside already
+    if (file_id(data) != id) continue;
+    if (!make_engine(root, options, engines, *id, engine)) return engine;
     const fs::path target = files::set_aside(root);
-    say(options, fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(),
-                             inspection.why, target.filename().string()));
+    say(options, fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(), *why,
+                             target.filename().string()));
   }
   throw Error(Errc::kIo,
               fmt::format("{}: other processes replace it as fast as it is opened", data.string()));

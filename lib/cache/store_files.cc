@@ -12,9 +12,11 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
 #include <random>
 #include <span>
+#include <thread>
 #include <utility>
 
 #include <tokcask/error.h>
@@ -68,20 +70,24 @@ class MappedFile {
   void* base_ = nullptr;
 };
 
-// A finding on an unchanged file is damage. While a writer commits, pages of the walked snapshot may be
-// reused, but never before two more commits: then the next walk starts from another transaction.
-Inspection walk_until_still(std::span<const std::byte> bytes) {
-  lmdb::WalkReport report = lmdb::walk(bytes);
-  while (!report.ok) {
-    lmdb::WalkReport again = lmdb::walk(bytes);
-    const bool still = again.txnid == report.txnid;
-    report = std::move(again);
-    if (still && !report.ok) {
-      return {Condition::kBad,
-              fmt::format("is damaged: {}", report.findings.empty() ? "" : report.findings.front())};
-    }
+// One look at a file that a writer may be changing. With `txnid`, that of the snapshot walked.
+Inspection inspect_once(const fs::path& data, std::uint64_t& txnid) {
+  const MappedFile file(data);
+  switch (lmdb::probe(file.bytes())) {
+    case lmdb::FileKind::kEmpty:
+      return {Condition::kBad, "has zero bytes"};
+    case lmdb::FileKind::kForeign:
+      return {Condition::kBad, "is not a store, or its beginning is damaged"};
+    case lmdb::FileKind::kOtherVersion:
+      return {Condition::kBad, "was written by another version of LMDB"};
+    case lmdb::FileKind::kLmdb:
+      break;
   }
-  return {Condition::kGood, {}};
+  const lmdb::WalkReport report = lmdb::walk(file.bytes());
+  txnid = report.txnid;
+  if (report.ok) return {Condition::kGood, {}};
+  return {Condition::kBad,
+          fmt::format("is damaged: {}", report.findings.empty() ? "" : report.findings.front())};
 }
 
 void sync_directory(const fs::path& directory) {
@@ -122,18 +128,20 @@ Inspection inspect(const fs::path& root) {
     if (errno == ENOENT) return {};
     throw io_error(data, "look at", errno);
   }
-  const MappedFile file(data);
-  switch (lmdb::probe(file.bytes())) {
-    case lmdb::FileKind::kEmpty:
-      return {Condition::kBad, "has zero bytes"};
-    case lmdb::FileKind::kForeign:
-      return {Condition::kBad, "is not a store, or its beginning is damaged"};
-    case lmdb::FileKind::kOtherVersion:
-      return {Condition::kBad, "was written by another version of LMDB"};
-    case lmdb::FileKind::kLmdb:
-      break;
+  // While a writer commits, the file may grow beyond what was mapped, a meta page may be half written, and
+  // pages of the snapshot walked may be reused, though not before two more commits. So damage is what is
+  // found again and again while the newest transaction stays the same.
+  constexpr int kMostLooks = 4;
+  constexpr std::chrono::milliseconds kPause{2};
+  std::uint64_t txnid = 0;
+  Inspection inspection = inspect_once(data, txnid);
+  for (int looks = 1; inspection.condition == Condition::kBad && looks < kMostLooks; ++looks) {
+    std::this_thread::sleep_for(kPause);
+    std::uint64_t next = 0;
+    inspection = inspect_once(data, next);
+    if (std::exchange(txnid, next) != next) looks = 0;
   }
-  return walk_until_still(file.bytes());
+  return inspection;
 }
 
 void make_directory(const fs::path& root) {

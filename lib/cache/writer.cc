@@ -206,8 +206,12 @@ class Writer::Extras {
 // ---- Writing ----
 
 Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access,
-               const std::filesystem::path& root, Warn warn)
-    : environment_(&environment), access_(&access), lock_(root / "write.lock"), warn_(std::move(warn)) {}
+               const std::filesystem::path& root, Warn warn, Withhold withhold)
+    : environment_(&environment),
+      access_(&access),
+      lock_(root / "write.lock"),
+      warn_(std::move(warn)),
+      withhold_(std::move(withhold)) {}
 
 void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limits, bool fold,
                    const std::function<void(const Keys&)>& on_done) {
@@ -352,12 +356,16 @@ void Writer::decline(const Item& item, const Room& room) {
                     "raise max_bytes to keep more",
                     room.limit * room.page_bytes, item.first.canonical()));
   }
-  if (item.second.is_new) return;
   // What is stored under this key was to be replaced: it must not be served any more.
   Commit commit(*environment_, names_);
-  commit.erase(item.first);
+  const std::uint64_t generation = commit.erase(item.first);
+  if (generation == 0) return;
   commit.finish();
-  if (may_commit(commit, room, 1, 0)) commit.commit();
+  if (may_commit(commit, room, 1, 0)) {
+    commit.commit();
+  } else {
+    withhold_(item.first, generation);
+  }
 }
 
 void Writer::nudge(const Room& room) {

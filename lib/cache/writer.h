@@ -40,10 +40,12 @@ struct WriteLimits {
 class Writer {
  public:
   using Warn = std::function<void(std::string_view)>;
+  // Is told of a record that must not be served any more, and that no page was left to remove.
+  using Withhold = std::function<void(const CacheKey& key, std::uint64_t generation)>;
   using Keys = std::vector<const CacheKey*>;
 
   Writer(const lmdb::Environment& environment, shm::AccessTable& access, const std::filesystem::path& root,
-         Warn warn);
+         Warn warn, Withhold withhold);
 
   // Commits `batch`, the figures of `runs` where they changed, and access times if `fold`. Each group of puts
   // that is done with, committed or declined, is told to `on_done`; after an Error those told are not to be
@@ -112,6 +114,7 @@ class Writer {
   shm::AccessTable* access_;
   WriteLock lock_;
   Warn warn_;
+  Withhold withhold_;
   TokenizerNames names_;
   VictimQueue victims_;
 };

@@ -52,6 +52,30 @@ TEST_CASE("several processes create and fill one store at once") {
   CHECK(f.messages.all().empty());
 }
 
+TEST_CASE("a store that is opened while it grows and is rewritten is never taken for damaged") {
+  Fixture f;
+  auto cache = f.open();
+  cache.put(key(1), {.input_ids = ids(1, 10)});
+  cache.flush();
+  std::vector<std::unique_ptr<Child>> openers;
+  for (int number = 0; number < 3; ++number) {
+    openers.push_back(std::make_unique<Child>([&](const Line&) {
+      for (int i = 0; i < 400; ++i) {
+        auto own = TokenizedCache::open(f.root(), {.read_only = i % 2 == 0});
+        if (!own.get(key(1))) return false;
+      }
+      return true;
+    }));
+  }
+  for (std::uint64_t round = 0; round < 300; ++round) {
+    for (std::uint64_t i = 0; i < 5; ++i) cache.put(key(10 + i), {.input_ids = ids(i, 1000 + round % 900)});
+    if (round % 5 == 0) cache.put(key(1000 + round), {.input_ids = ids(round, 3000)});
+    cache.flush();
+  }
+  for (const auto& opener : openers) CHECK(opener->succeeded());
+  CHECK(f.messages.all().empty());
+}
+
 TEST_CASE("a stopped writer: others are told who it is, readers read, and nothing is lost") {
   Fixture f;
   {
