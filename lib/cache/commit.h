@@ -80,7 +80,6 @@ class Commit {
   [[nodiscard]] std::uint64_t freed_pages() const noexcept { return freed_pages_; }
   // Whether the last value in one page came from the file's end: then the free list was empty.
   [[nodiscard]] bool extended_for_one_page() const noexcept { return extended_for_one_page_; }
-  [[nodiscard]] const lmdb::WriteTransaction& transaction() const noexcept { return transaction_; }
 
   void commit() { transaction_.commit(); }
 

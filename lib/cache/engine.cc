@@ -49,6 +49,10 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options) {
     const std::lock_guard lock(runs_mutex_);
     runs_.push_back(run);
   }
+  if (const std::string& why = access_->why_private(); !why.empty() && !told_private_.exchange(true)) {
+    message(Severity::kWarning, fmt::format("{}: cannot share access times with other processes: {}",
+                                            (root_ / "access.shm").string(), why));
+  }
   if (!run->row) {
     message(Severity::kWarning,
             fmt::format("{}: {} handles have the store open, so this one's entries are not "

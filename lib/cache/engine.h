@@ -8,6 +8,7 @@
 // then pending_mutex_ or read_mutex_. No lock is held while a snapshot's last owner lets go of it.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <functional>
@@ -124,6 +125,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const std::unique_ptr<lmdb::Environment> environment_;
   const unsigned generation_;  // see fork.h
   std::unique_ptr<shm::AccessTable> access_;
+
+  std::atomic<bool> told_private_{false};
 
   std::mutex read_mutex_;
   std::weak_ptr<Snapshot> current_;

@@ -69,12 +69,6 @@ MDB_val value_of(Bytes bytes) {
 }
 Bytes bytes_of(const MDB_val& value) { return {static_cast<const std::byte*>(value.mv_data), value.mv_size}; }
 
-TableStat stat_of(MDB_txn* txn, unsigned dbi, const std::filesystem::path& path) {
-  MDB_stat stat;
-  check(mdb_stat(txn, dbi, &stat), "read a table's figures", path);
-  return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
-}
-
 std::optional<Bytes> get_value(MDB_txn* txn, unsigned dbi, Bytes key, const std::filesystem::path& path) {
   MDB_val k = value_of(key);
   MDB_val v;
@@ -95,9 +89,9 @@ std::unique_ptr<Environment> Environment::open(const std::filesystem::path& dire
   self->path_ = directory / "data.mdb";
   self->read_only_ = mode == Mode::kReadOnly;
   const unsigned flags = MDB_NOTLS | (self->read_only_ ? MDB_RDONLY : 0U);
-  for (self->map_bytes_ = kMapBytes;; self->map_bytes_ /= 2) {
+  for (std::uint64_t map_bytes = kMapBytes;; map_bytes /= 2) {
     check(mdb_env_create(&self->env_), "create an environment", self->path_);
-    check(mdb_env_set_mapsize(self->env_, self->map_bytes_), "set the map size", self->path_);
+    check(mdb_env_set_mapsize(self->env_, map_bytes), "set the map size", self->path_);
     check(mdb_env_set_maxreaders(self->env_, kMaxReaders), "set the number of readers", self->path_);
     check(mdb_env_set_maxdbs(self->env_, kTableCount), "set the number of databases", self->path_);
     const int code = mdb_env_open(self->env_, directory.c_str(), flags, kFileMode);
@@ -105,7 +99,7 @@ std::unique_ptr<Environment> Environment::open(const std::filesystem::path& dire
     // LMDB wants a failed environment closed before anything else.
     mdb_env_close(self->env_);
     self->env_ = nullptr;
-    if (code != ENOMEM || self->map_bytes_ <= kSmallestMapBytes) throw error_of(code, "open", self->path_);
+    if (code != ENOMEM || map_bytes <= kSmallestMapBytes) throw error_of(code, "open", self->path_);
   }
   self->open_tables(mode);
   MDB_stat stat;
@@ -203,7 +197,10 @@ std::optional<Bytes> ReadTransaction::get(Table table, Bytes key) const {
 }
 
 TableStat ReadTransaction::stat(Table table) const {
-  return stat_of(txn_, environment_->tables_[index(table)], environment_->path_);
+  MDB_stat stat;
+  check(mdb_stat(txn_, environment_->tables_[index(table)], &stat), "read a table's figures",
+        environment_->path_);
+  return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
 }
 
 std::vector<FreedPages> ReadTransaction::free_list() const {
@@ -235,10 +232,6 @@ WriteTransaction::~WriteTransaction() {
 
 std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
   return get_value(txn_, environment_->tables_[index(table)], key, environment_->path_);
-}
-
-TableStat WriteTransaction::stat(Table table) const {
-  return stat_of(txn_, environment_->tables_[index(table)], environment_->path_);
 }
 
 void WriteTransaction::put(Table table, Bytes key, Bytes value) {

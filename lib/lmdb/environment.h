@@ -67,8 +67,6 @@ class Environment {
   [[nodiscard]] std::uint64_t page_count() const noexcept;
   [[nodiscard]] std::size_t page_bytes() const noexcept { return page_bytes_; }
   [[nodiscard]] bool read_only() const noexcept { return read_only_; }
-  // Bytes of address space reserved for the map.
-  [[nodiscard]] std::uint64_t map_bytes() const noexcept { return map_bytes_; }
   // Size of data.mdb on disk.
   [[nodiscard]] std::uint64_t file_bytes() const;
 
@@ -88,7 +86,6 @@ class Environment {
   std::filesystem::path path_;
   std::array<unsigned, kTableCount> tables_{};
   std::size_t page_bytes_ = 0;
-  std::uint64_t map_bytes_ = 0;
   bool read_only_ = false;
 };
 
@@ -109,7 +106,6 @@ class ReadTransaction {
   [[nodiscard]] std::uint64_t id() const noexcept;
   // The value under `key`, pointing into the map, or nothing.
   [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
-  [[nodiscard]] TableStat stat(Table table) const;
   // LMDB's own free list, oldest transaction first.
   [[nodiscard]] std::vector<FreedPages> free_list() const;
 

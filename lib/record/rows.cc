@@ -100,13 +100,6 @@ MetaKey MetaKey::of_path(Tag tag, std::string_view path) noexcept {
   return key;
 }
 
-std::optional<std::uint64_t> number_of(std::span<const std::byte> key, Tag tag) noexcept {
-  if (key.size() != 8 || key[0] != static_cast<std::byte>(tag)) return std::nullopt;
-  std::uint64_t number = 0;
-  for (const std::byte b : key.subspan(1)) number = number << 8 | std::to_integer<std::uint64_t>(b);
-  return number;
-}
-
 std::optional<std::uint64_t> pack_section(std::string_view section_id) noexcept {
   if (section_id.size() != 16) return std::nullopt;
   std::uint64_t packed = 0;

@@ -56,9 +56,6 @@ class MetaKey {
   std::size_t size_ = 8;
 };
 
-// The number in a key of 8 bytes with this tag, or nothing.
-std::optional<std::uint64_t> number_of(std::span<const std::byte> key, Tag tag) noexcept;
-
 struct StoreRow {
   char magic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', '\0'};
   std::uint32_t format_version = kFormatVersion;

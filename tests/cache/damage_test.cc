@@ -171,6 +171,7 @@ TEST_CASE("shared memory that is damaged, removed or another store's costs no en
   Fixture f;
   fill(f, 600);
   const auto shm = f.root() / "access.shm";
+  std::size_t unusable = 0;
   SUBCASE("removed") { std::filesystem::remove(shm); }
   SUBCASE("empty") { std::filesystem::resize_file(shm, 0); }
   SUBCASE("cut") { std::filesystem::resize_file(shm, 5000); }
@@ -179,6 +180,7 @@ TEST_CASE("shared memory that is damaged, removed or another store's costs no en
   SUBCASE("a directory in its place") {
     std::filesystem::remove(shm);
     std::filesystem::create_directories(shm / "below");
+    unusable = 1;
   }
   SUBCASE("a number of blocks that is not true, a clock of the far future") {
     std::fstream file(shm, std::ios::binary | std::ios::in | std::ios::out);
@@ -192,6 +194,7 @@ TEST_CASE("shared memory that is damaged, removed or another store's costs no en
   cache.flush();
   CHECK(cache.prune(std::chrono::hours(1)) == 0);
   CHECK(cache.stats().entry_count == 105);
+  CHECK(f.messages.count("cannot share access times") == unusable);
 }
 
 }  // namespace tokcask

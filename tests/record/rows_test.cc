@@ -12,9 +12,6 @@ TEST_CASE("rows of one tag are neighbours, in the order of their numbers") {
   const MetaKey high(Tag::kEntries, 256);
   CHECK(std::ranges::lexicographical_compare(low.bytes(), high.bytes()));
   CHECK(low.bytes().size() == 8);
-  CHECK(number_of(low.bytes(), Tag::kEntries) == 255);
-  CHECK_FALSE(number_of(low.bytes(), Tag::kAccess));
-  CHECK_FALSE(number_of(low.bytes().subspan(1), Tag::kEntries));
   CHECK(MetaKey::of_path(Tag::kDirectory, "/a").bytes().size() == 16);
   CHECK_FALSE(std::ranges::equal(MetaKey::of_path(Tag::kDirectory, "/a").bytes(),
                                  MetaKey::of_path(Tag::kDirectory, "/b").bytes()));
