@@ -168,10 +168,10 @@ void Engine::flush() {
 }
 
 std::uint64_t Engine::prune(std::chrono::nanoseconds age) {
+  const std::uint64_t now = now_ns();  // before any waiting: what is used meanwhile is not older than `age`
+  const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
   const std::lock_guard lock(commit_mutex_);
   commit_pending(true);
-  const std::uint64_t now = now_ns();
-  const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
   return writer().remove_older(ago < now ? now - ago : 0, limits());
 }
 

@@ -106,6 +106,7 @@ class ReadTransaction {
   [[nodiscard]] std::uint64_t id() const noexcept;
   // The value under `key`, pointing into the map, or nothing.
   [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
+  [[nodiscard]] TableStat stat(Table table) const;
   // LMDB's own free list, oldest transaction first.
   [[nodiscard]] std::vector<FreedPages> free_list() const;
 
@@ -124,7 +125,6 @@ class WriteTransaction {
   WriteTransaction& operator=(const WriteTransaction&) = delete;
 
   [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
-  [[nodiscard]] TableStat stat(Table table) const;
   void put(Table table, Bytes key, Bytes value);
   // Space for a value of `size` bytes under `key`, to be filled before the next call. Heap memory, not the
   // map. The second is one more than the last page taken, for a value in overflow pages; 0 for an inline one.
