@@ -38,23 +38,34 @@ std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction, const
   return live;
 }
 
-std::optional<Victim> VictimQueue::next(const lmdb::Environment& environment, const shm::AccessTable& access,
-                                        std::uint64_t protected_from) {
-  for (;;) {
-    while (!queue_.empty()) {
+void VictimQueue::make(const lmdb::Environment& environment, const shm::AccessTable& access,
+                       std::uint64_t protected_from) {
+  const lmdb::ReadTransaction transaction(environment);
+  queue_ = live_entries(transaction, read_store_row(transaction), access);
+  std::erase_if(queue_, [&](const Victim& victim) { return victim.stamp >= protected_from; });
+  std::sort(queue_.begin(), queue_.end(), [](const Victim& a, const Victim& b) { return a.stamp > b.stamp; });
+  if (queue_.empty()) nothing_before_ = protected_from;
+}
+
+std::vector<Victim> VictimQueue::take(const lmdb::Environment& environment, const shm::AccessTable& access,
+                                      std::uint64_t protected_from, std::uint64_t pages) {
+  for (const bool fresh : {false, true}) {
+    if (fresh) make(environment, access, protected_from);
+    std::vector<Victim> taken;
+    std::uint64_t found = 0;
+    while (!queue_.empty() && found < pages) {
       const Victim victim = queue_.back();
       queue_.pop_back();
-      if (victim.stamp >= protected_from) break;
-      if (access.stamp(victim.slot) <= victim.stamp) return victim;
+      // Used since the queue was made, or protected since: it is in the next one, at its new place.
+      if (victim.stamp >= protected_from || access.stamp(victim.slot) > victim.stamp) continue;
+      taken.push_back(victim);
+      found += std::max<std::uint64_t>(victim.occupied / environment.page_bytes(), 1);
     }
-    if (nothing_before_ == protected_from) return std::nullopt;
-    const lmdb::ReadTransaction transaction(environment);
-    queue_ = live_entries(transaction, read_store_row(transaction), access);
-    std::erase_if(queue_, [&](const Victim& victim) { return victim.stamp >= protected_from; });
-    std::sort(queue_.begin(), queue_.end(),
-              [](const Victim& a, const Victim& b) { return a.stamp > b.stamp; });
-    if (queue_.empty()) nothing_before_ = protected_from;
+    // A queue that ran out is made again, with what was taken from it in its place, unless that is known to
+    // be vain.
+    if (found >= pages || fresh || nothing_before_ == protected_from) return taken;
   }
+  return {};
 }
 
 }  // namespace tokcask

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "lmdb/environment.h"
@@ -28,15 +27,19 @@ struct Victim {
 // of evictions, not once per eviction. Used by the committing thread alone.
 class VictimQueue {
  public:
-  // The next entry whose last access is before `protected_from`, or nothing.
-  std::optional<Victim> next(const lmdb::Environment& environment, const shm::AccessTable& access,
-                             std::uint64_t protected_from);
-  // Gives back what next() gave and was not used, in that order.
+  // The oldest entries, none used since `protected_from`, that together occupy `pages` pages; fewer if there
+  // are no more. They are no longer in the queue.
+  std::vector<Victim> take(const lmdb::Environment& environment, const shm::AccessTable& access,
+                           std::uint64_t protected_from, std::uint64_t pages);
+  // Gives back what was taken and is still there.
   void put_back(const std::vector<Victim>& victims) {
     queue_.insert(queue_.end(), victims.rbegin(), victims.rend());
   }
 
  private:
+  void make(const lmdb::Environment& environment, const shm::AccessTable& access,
+            std::uint64_t protected_from);
+
   std::vector<Victim> queue_;  // newest first, so that the oldest is at the back
   // Made again in vain for this value: nothing becomes older than it by being used.
   std::uint64_t nothing_before_ = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include <tokcask/error.h>
@@ -318,7 +319,10 @@ bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, con
   const std::uint64_t apart = std::max<std::uint64_t>(first.value_pages, 1) << attempt;
   std::uint64_t least = minus(first.pages(room) + room.reserve(), room.available());
   std::uint64_t wanted = minus(group.pages(room) + room.reserve(), room.available());
-  if (least == 0) least = wanted = apart;
+  if (least == 0) {
+    least = 1;
+    wanted = apart;
+  }
 
   if (room.held >= wanted) return false;  // the pages are there; evicting more would not free them sooner
   if (room.recent >= wanted && attempt == 0) {
@@ -327,14 +331,11 @@ bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, con
     return true;
   }
   const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
-  std::vector<Victim> victims;
-  std::uint64_t pages = 0;
-  while (pages < wanted) {
-    const auto victim = victims_.next(*environment_, *access_, protected_from);
-    if (!victim) break;
-    victims.push_back(*victim);
-    pages += std::max<std::uint64_t>(victim->occupied / room.page_bytes, victim->occupied > 0 ? 1 : 0);
-  }
+  const std::vector<Victim> victims = victims_.take(*environment_, *access_, protected_from, wanted);
+  const std::uint64_t pages = std::accumulate(
+      victims.begin(), victims.end(), std::uint64_t{0}, [&](std::uint64_t sum, const Victim& victim) {
+        return sum + std::max<std::uint64_t>(victim.occupied / room.page_bytes, 1);
+      });
   if (victims.empty() || pages < least) {
     victims_.put_back(victims);
     return false;
