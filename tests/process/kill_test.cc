@@ -39,8 +39,11 @@ TEST_CASE("a writer killed at any moment loses at most what was not flushed") {
     {
       Child writer(
           [&](const Line& line) { return put_for_ever(f, acknowledged, std::uint64_t{1} << 30, line); });
-      // The first rounds are killed during the creation of the store.
-      std::this_thread::sleep_for(std::chrono::microseconds(round < 8 ? random() % 8000 : random() % 80'000));
+      // The first rounds are killed during the creation of the store, later ones after some flushes.
+      for (std::uint64_t flushes = round < 8 ? 0 : 1 + random() % 20; flushes > 0; --flushes) {
+        acknowledged = writer.line().hear().value_or(acknowledged);
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 8000));
       writer.signal(SIGKILL);
       CHECK_FALSE(writer.succeeded());
       while (const auto told = writer.line().hear()) acknowledged = *told;
@@ -57,7 +60,7 @@ TEST_CASE("a writer killed at any moment loses at most what was not flushed") {
     REQUIRE(report.structure_ok);
     REQUIRE(report.records == cache.stats().entry_count);
   }
-  CHECK(acknowledged > 100);
+  CHECK(acknowledged > 0);
   CHECK(f.messages.all().empty());
 }
 
@@ -71,7 +74,10 @@ TEST_CASE("a writer killed while it evicts leaves a whole store within its cap")
   for (int round = 0; round < 15; ++round) {
     {
       Child writer([&](const Line& line) { return put_for_ever(f, next, kMaxBytes, line); });
-      std::this_thread::sleep_for(std::chrono::microseconds(20'000 + random() % 80'000));
+      for (std::uint64_t flushes = 1 + random() % 30; flushes > 0; --flushes) {
+        next = writer.line().hear().value_or(next);
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 3000));
       writer.signal(SIGKILL);
       CHECK_FALSE(writer.succeeded());
       while (const auto told = writer.line().hear()) next = *told;
@@ -82,7 +88,7 @@ TEST_CASE("a writer killed while it evicts leaves a whole store within its cap")
     REQUIRE(report.structure_ok);
     REQUIRE(f.file_bytes() <= kMaxBytes);
   }
-  CHECK(next > 300);
+  CHECK(next > 0);
 }
 
 TEST_CASE("a killed reader's snapshot does not hold pages for ever") {
