@@ -207,13 +207,13 @@ TEST_CASE("prune goes by the last access, put or read") {
   auto cache = f.open();
   for (std::uint64_t i = 0; i < 10; ++i) cache.put(key(i), {.input_ids = ids(i, 10)});
   cache.flush();
-  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
   const auto between = std::chrono::steady_clock::now();
   CHECK(cache.get(key(3)));
   cache.put(key(4), {.input_ids = ids(4, 10)});
   cache.put(key(10), {.input_ids = ids(10, 10)});
   CHECK(cache.prune(std::chrono::hours(1)) == 0);
-  CHECK(cache.prune(std::chrono::steady_clock::now() - between + std::chrono::milliseconds(20)) == 8);
+  CHECK(cache.prune(std::chrono::steady_clock::now() - between + std::chrono::milliseconds(200)) == 8);
   CHECK(cache.get(key(3)));
   CHECK(cache.get(key(4)));
   CHECK(cache.get(key(10)));
@@ -228,7 +228,7 @@ TEST_CASE("access times outlive their run, and prune sees those of another handl
     auto cache = f.open();
     for (std::uint64_t i = 0; i < 4; ++i) cache.put(key(i), {.input_ids = ids(i, 10)});
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
   const auto between = std::chrono::steady_clock::now();
   {
     auto reader = f.open({.read_only = true});
@@ -245,7 +245,7 @@ TEST_CASE("access times outlive their run, and prune sees those of another handl
     std::filesystem::remove(f.root() / "access.shm");
   }
   auto cache = f.open();
-  CHECK(cache.prune(std::chrono::steady_clock::now() - between + std::chrono::milliseconds(20)) == 3);
+  CHECK(cache.prune(std::chrono::steady_clock::now() - between + std::chrono::milliseconds(200)) == 3);
   CHECK(cache.get(key(2)));
 }
 
