@@ -10,6 +10,7 @@
 
 #include "cache/engine.h"
 #include "cache/fork.h"
+#include "cache/say.h"
 
 namespace tokcask {
 
@@ -41,7 +42,7 @@ class TokenizedCache::Impl {
     try {
       close();
     } catch (const Error& error) {
-      say(error.what());
+      say(options_.on_message, Severity::kWarning, error.what());
     }
     delete open;
   }
@@ -97,13 +98,6 @@ class TokenizedCache::Impl {
     if (open_.compare_exchange_strong(expected, fresh.get())) return fresh.release();
     fresh->engine->end_run(fresh->run);
     return expected;
-  }
-  void say(std::string_view text) const {
-    if (options_.on_message) {
-      options_.on_message(Severity::kWarning, text);
-    } else {
-      fmt::print(stderr, "tokcask: warning: {}\n", text);
-    }
   }
 
   const std::filesystem::path root_;

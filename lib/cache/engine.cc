@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <utility>
 
 #include "cache/clock.h"
 #include "cache/fork.h"
+#include "cache/say.h"
 
 namespace tokcask {
 
@@ -89,13 +89,13 @@ void Engine::message(Severity severity, std::string_view text) {
   bool to_stderr = runs.empty();
   for (const std::shared_ptr<Run>& run : runs) {
     if (run->options.on_message) {
-      run->options.on_message(severity, text);
+      say(run->options.on_message, severity, text);
     } else {
-      to_stderr = true;
+      to_stderr = true;  // once, however many handles have no sink
     }
   }
   if (to_stderr) {
-    fmt::print(stderr, "tokcask: {}: {}\n", severity == Severity::kWarning ? "warning" : "note", text);
+    say({}, severity, text);
   }
 }
 

@@ -114,6 +114,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
 
   // Writing (engine_write.cc)
+  void note_first_pending();
   void start_committer();
   void committer_loop();
   void commit_pending(bool fold);  // with commit_mutex_ held

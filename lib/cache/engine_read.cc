@@ -19,9 +19,11 @@ namespace {
 
 constexpr std::size_t kMostDamageTold = 4096;
 
-TokenView view_of(const record::Record& record, std::shared_ptr<const void> owner) {
-  const bool ones = record.mask.empty();
-  return {record.ids, ones ? all_ones(record.ids.size()) : record.mask, ones, std::move(owner)};
+// An empty mask stands for ones.
+TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
+                  std::shared_ptr<const void> owner) {
+  const bool ones = mask.empty();
+  return {ids, ones ? all_ones(ids.size()) : mask, ones, std::move(owner)};
 }
 
 // The row of a slot, out of its chunk.
@@ -112,8 +114,7 @@ std::optional<TokenView> Engine::pending_view(const CacheKey& key) {
     tokens = &committing->second.tokens;
   }
   if (tokens == nullptr) return std::nullopt;
-  const bool ones = !tokens->has_mask;
-  return TokenView(tokens->ids(), ones ? all_ones(tokens->length) : tokens->mask(), ones, tokens->data);
+  return view_of(tokens->ids(), tokens->mask(), tokens->data);
 }
 
 std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
@@ -179,7 +180,7 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
       if (!f.record) continue;
       access_->touch(f.record->header.slot, stamp);
       ++hits;
-      hit(order[i], view_of(*f.record, snapshot));
+      hit(order[i], view_of(f.record->ids, f.record->mask, snapshot));
     }
     if (!checked.empty()) {
       const std::lock_guard lock(read_mutex_);

@@ -51,7 +51,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const std::shared_pt
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
-  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
+  note_first_pending();
   active_.add(key, std::move(put), environment_->page_bytes());
   start_committer();
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
@@ -59,13 +59,13 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const std::shared_pt
 
 void Engine::put_source_directory(std::string_view path, const SourceDirectory& files) {
   const std::lock_guard lock(pending_mutex_);
-  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
+  note_first_pending();
   active_.directories.insert_or_assign(std::string(path), files);
 }
 
 void Engine::put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha) {
   const std::lock_guard lock(pending_mutex_);
-  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
+  note_first_pending();
   active_.tokenizer_files.insert_or_assign(std::string(path),
                                            PendingTokenizerFile{identity, std::string(sha)});
 }
@@ -76,6 +76,11 @@ void Engine::save_manifest(std::string_view tokenizer_sha) {
     active_.tokenizer_sha = std::string(tokenizer_sha);
   }
   flush();
+}
+
+// With pending_mutex_ held, before anything is added: the age of a batch is that of its first part.
+void Engine::note_first_pending() {
+  if (active_.empty()) oldest_pending_ = std::chrono::steady_clock::now();
 }
 
 // ---- Commits ----
@@ -154,7 +159,7 @@ void Engine::commit_pending(bool fold) {
     failure_ = failure;
     if (failure) {
       for (const CacheKey* key : done) rest.remove(CacheKey(*key), environment_->page_bytes());
-      if (active_.empty()) oldest_pending_ = now;
+      note_first_pending();
       active_.absorb(std::move(rest), environment_->page_bytes());
     }
   }

@@ -13,6 +13,7 @@
 
 #include "cache/engine.h"
 #include "cache/fork.h"
+#include "cache/say.h"
 #include "cache/store_files.h"
 
 namespace tokcask {
@@ -68,14 +69,6 @@ std::optional<FileId> file_id(const fs::path& file) {
   struct stat status{};
   if (stat(file.c_str(), &status) != 0) return std::nullopt;
   return FileId{status.st_dev, status.st_ino};
-}
-
-void say(const Options& options, const std::string& text) {
-  if (options.on_message) {
-    options.on_message(Severity::kWarning, text);
-  } else {
-    fmt::print(stderr, "tokcask: warning: {}\n", text);
-  }
 }
 
 // The root as something to open: an existing directory for a reader, one that is made if need be for a
@@ -154,8 +147,9 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
     if (file_id(data) != id) continue;
     if (!make_engine(root, options, engines, *id, engine)) return engine;
     const fs::path target = files::set_aside(root);
-    say(options, fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(), *why,
-                             target.filename().string()));
+    say(options.on_message, Severity::kWarning,
+        fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(), *why,
+                    target.filename().string()));
   }
   throw Error(Errc::kIo,
               fmt::format("{}: other processes replace it as fast as it is opened", data.string()));

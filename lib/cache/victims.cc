@@ -59,7 +59,7 @@ std::vector<Victim> VictimQueue::take(const lmdb::Environment& environment, cons
       // Used since the queue was made, or protected since: it is in the next one, at its new place.
       if (victim.stamp >= protected_from || access.stamp(victim.slot) > victim.stamp) continue;
       taken.push_back(victim);
-      found += std::max<std::uint64_t>(victim.occupied / environment.page_bytes(), 1);
+      found += victim.pages(environment.page_bytes());
     }
     // A queue that ran out is made again, with what was taken from it in its place, unless that is known to
     // be vain.

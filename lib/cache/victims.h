@@ -1,6 +1,7 @@
 // Eviction order: which entries to give up, oldest last access first.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -15,6 +16,11 @@ struct Victim {
   std::uint64_t generation = 0;
   std::uint32_t slot = 0;
   std::uint32_t occupied = 0;
+
+  // Pages that its removal frees; a part of a leaf counts as one.
+  [[nodiscard]] std::uint64_t pages(std::uint64_t page_bytes) const {
+    return std::max<std::uint64_t>(occupied / page_bytes, 1);
+  }
 };
 
 // Every live entry with its last access: the newer of the stored time and the one in shared memory. In slot

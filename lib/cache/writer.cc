@@ -333,9 +333,8 @@ bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, con
   const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
   const std::vector<Victim> victims = victims_.take(*environment_, *access_, protected_from, wanted);
   const std::uint64_t pages = std::accumulate(
-      victims.begin(), victims.end(), std::uint64_t{0}, [&](std::uint64_t sum, const Victim& victim) {
-        return sum + std::max<std::uint64_t>(victim.occupied / room.page_bytes, 1);
-      });
+      victims.begin(), victims.end(), std::uint64_t{0},
+      [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
   if (victims.empty() || pages < least) {
     victims_.put_back(victims);
     return false;

@@ -1,0 +1,17 @@
+#include "cache/say.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace tokcask {
+
+void say(const MessageSink& sink, Severity severity, std::string_view text) {
+  if (sink) {
+    sink(severity, text);
+  } else {
+    fmt::print(stderr, "tokcask: {}: {}\n", severity == Severity::kWarning ? "warning" : "note", text);
+  }
+}
+
+}  // namespace tokcask
