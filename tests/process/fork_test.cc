@@ -155,6 +155,9 @@ TEST_CASE("sixteen children read one store while the parent writes and evicts") 
   for (const auto& child : children) CHECK(child->succeeded());
 }
 
+// Not under AddressSanitizer: the allocator of g++ 12's keeps its locks as they are over a fork, so a child
+// of a process with busy threads may wait for one for ever. The release build runs it.
+#ifndef __SANITIZE_ADDRESS__
 TEST_CASE("a fork while other threads use the handle does not hang the child") {
   Fixture f;
   auto cache = f.open({.batch_age = std::chrono::milliseconds(1)});
@@ -181,5 +184,6 @@ TEST_CASE("a fork while other threads use the handle does not hang the child") {
   stop = true;
   for (std::thread& thread : threads) thread.join();
 }
+#endif
 
 }  // namespace tokcask
