@@ -30,6 +30,10 @@ struct Options {
   // How long a commit waits for another process's write lock before Error(kBusy).
   std::chrono::milliseconds lock_timeout{60'000};
 
+  // Have all of data.mdb read into the page cache in the background, in file order: for a store that is about
+  // to be read as a whole and is not in memory yet.
+  bool populate = false;
+
   // Network file systems do not share memory maps and locks between hosts, so they are refused.
   bool allow_network_filesystem = false;
 

@@ -1,108 +1,17 @@
-// TokenizedCache: a handle. Finds the engine, counts for a run, and reopens both in a forked child.
+// TokenizedCache: checks arguments and hands each call to the engine.
 #include <tokcask/cache.h>
 
 #include <fmt/format.h>
 
-#include <atomic>
-#include <mutex>
-#include <shared_mutex>
 #include <utility>
 
-#include "cache/engine.h"
-#include "cache/fork.h"
-#include "cache/say.h"
+#include "cache/handle.h"
 
 namespace tokcask {
 
-class TokenizedCache::Impl {
+class TokenizedCache::Impl : public Handle {
  public:
-  // What a process has open. Calls hold the mutex shared, close() holds it alone.
-  struct Open {
-    std::shared_mutex mutex;
-    unsigned generation = fork_generation();
-    std::shared_ptr<Engine> engine;  // empty once closed
-    std::shared_ptr<Run> run;
-  };
-
-  // An open engine that close() waits for.
-  struct Lease {
-    std::shared_lock<std::shared_mutex> lock;
-    Open* open;
-    Engine* operator->() const { return open->engine.get(); }
-    [[nodiscard]] const std::shared_ptr<Run>& run() const { return open->run; }
-  };
-
-  Impl(std::filesystem::path root, Options options) : root_(std::move(root)), options_(std::move(options)) {
-    open_ = start().release();
-  }
-  ~Impl() {
-    Open* const open = open_;
-    // A parent's: its mutex may be held by a thread that this process does not have.
-    if (open->generation != fork_generation()) return;
-    try {
-      close();
-    } catch (const Error& error) {
-      say(options_.on_message, Severity::kWarning, error.what());
-    }
-    delete open;
-  }
-  Impl(const Impl&) = delete;
-  Impl& operator=(const Impl&) = delete;
-
-  Lease lease() {
-    Open* open = open_.load(std::memory_order_acquire);
-    if (open->generation != fork_generation()) open = reopen(open);
-    Lease lease{std::shared_lock(open->mutex), open};
-    if (!open->engine) throw Error(Errc::kClosed, fmt::format("{}: the cache is closed", root_.string()));
-    return lease;
-  }
-  Lease writing_lease() {
-    if (options_.read_only) {
-      throw Error(Errc::kReadOnly, fmt::format("{}: opened read-only", root_.string()));
-    }
-    return lease();
-  }
-
-  void close() {
-    Open* const open = open_.load(std::memory_order_acquire);
-    if (open->generation != fork_generation()) {
-      // In a child that has not used it: nothing here is the child's to close.
-      auto closed = std::make_unique<Open>();
-      Open* expected = open;
-      if (open_.compare_exchange_strong(expected, closed.get())) static_cast<void>(closed.release());
-      return;
-    }
-    std::shared_ptr<Engine> engine;
-    std::shared_ptr<Run> run;
-    {
-      const std::unique_lock lock(open->mutex);
-      engine = std::move(open->engine);
-      run = std::move(open->run);
-    }
-    if (engine) engine->end_run(run);
-  }
-
-  [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
-
- private:
-  std::unique_ptr<Open> start() const {
-    auto open = std::make_unique<Open>();
-    open->engine = Engine::open(root_, options_);
-    open->run = open->engine->begin_run(options_);
-    return open;
-  }
-  // In the child, by the first of its threads to come here. What the parent had open is left alone for ever.
-  Open* reopen(Open* inherited) {
-    auto fresh = start();
-    Open* expected = inherited;
-    if (open_.compare_exchange_strong(expected, fresh.get())) return fresh.release();
-    fresh->engine->end_run(fresh->run);
-    return expected;
-  }
-
-  const std::filesystem::path root_;
-  const Options options_;
-  std::atomic<Open*> open_{nullptr};
+  using Handle::Handle;
 };
 
 namespace {

@@ -20,10 +20,17 @@ Snapshot::~Snapshot() { engine_->give_back(std::move(transaction_)); }
 
 // ---- Engine ----
 
-Engine::Engine(std::filesystem::path root, std::unique_ptr<lmdb::Environment> environment)
-    : root_(std::move(root)), environment_(std::move(environment)), generation_(fork_generation()) {
+Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb::Environment> environment)
+    : root_(std::move(root)),
+      file_id_(std::move(file_id)),
+      environment_(std::move(environment)),
+      generation_(fork_generation()),
+      populator_(*environment_) {
   const lmdb::ReadTransaction transaction(*environment_);
   const rows::StoreRow store = read_store_row(transaction);
+  uuid_ = store.uuid;
+  const auto row = transaction.get(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes());
+  if (const auto offset = environment_->file_offset(*row)) map_ = row->data() - *offset;
   access_ = shm::AccessTable::open(root_, store.uuid);
   access_->grow(store.slot_count);
   // A clock further ahead is damage; see access_table.cc.
@@ -53,6 +60,7 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options) {
     message(Severity::kWarning, fmt::format("{}: cannot share access times with other processes: {}",
                                             (root_ / "access.shm").string(), why));
   }
+  if (options.populate) populator_.read_all();
   if (!run->row) {
     message(Severity::kWarning,
             fmt::format("{}: {} handles have the store open, so this one's entries are not "

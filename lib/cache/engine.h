@@ -8,6 +8,9 @@
 // then pending_mutex_ or read_mutex_. No lock is held while a snapshot's last owner lets go of it.
 #pragma once
 
+#include <sys/types.h>
+
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
@@ -21,6 +24,7 @@
 #include <string_view>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <tokcask/error.h>
@@ -30,13 +34,22 @@
 
 #include "cache/commit.h"
 #include "cache/pending.h"
+#include "cache/populator.h"
 #include "cache/writer.h"
 #include "lmdb/environment.h"
+#include "record/key_list.h"
 #include "shm/access_table.h"
+#include "shm/key_table.h"
 
 namespace tokcask {
 
 class Engine;
+
+// Why a record that is intact is not served all the same.
+inline constexpr const char* kNotCurrent = "it is not the record that the entry table knows";
+
+// What names a file for as long as anybody has it open.
+using FileId = std::pair<dev_t, ino_t>;
 
 // A snapshot that look-ups and views share. Gives its transaction back to the engine, which it keeps open.
 class Snapshot {
@@ -52,16 +65,31 @@ class Snapshot {
   std::unique_ptr<lmdb::ReadTransaction> transaction_;
 };
 
+// A view of a record; an empty mask stands for ones.
+TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
+                  std::shared_ptr<const void> owner);
+
+// Where the records of a list of keys lie in one snapshot, and how many tokens they have (0: no record).
+struct Resolution {
+  std::uint64_t txnid = 0;
+  std::vector<shm::Place> places;
+  std::vector<std::uint32_t> lengths;
+};
+
 // Threads: all members may be called concurrently. Never used in a child of the process that made it.
 class Engine : public std::enable_shared_from_this<Engine> {
  public:
-  // The engine of the store in `root`: the one this process has, or a new one. See open.cc.
-  static std::shared_ptr<Engine> open(const std::filesystem::path& root, const Options& options);
+  // The engine of the store in `root`: the one this process has, or a new one. The pages of the file are
+  // walked first, unless it is the one that `inspected` names. See open.cc.
+  static std::shared_ptr<Engine> open(const std::filesystem::path& root, const Options& options,
+                                      const FileId* inspected = nullptr);
 
-  Engine(std::filesystem::path root, std::unique_ptr<lmdb::Environment> environment);
+  Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb::Environment> environment);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
+
+  [[nodiscard]] const FileId& file_id() const noexcept { return file_id_; }
 
   // ---- Handles ----
   std::shared_ptr<Run> begin_run(const Options& options);
@@ -77,6 +105,25 @@ class Engine : public std::enable_shared_from_this<Engine> {
   VerifyReport verify();
   std::optional<SourceDirectory> source_directory(std::string_view path);
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
+
+  // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
+  // The newest snapshot. While it is held its pages are not reused.
+  std::shared_ptr<Snapshot> snapshot();
+  // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds.
+  Resolution resolve(const record::KeyList& keys);
+  // data.mdb as this process has it mapped: LMDB's map, reserved once, so the address never changes.
+  [[nodiscard]] const std::byte* map() const noexcept { return map_; }
+  [[nodiscard]] std::uint64_t file_bytes() const { return environment_->file_bytes(); }
+  // The entry rows of a chunk of slots as the snapshot has them (rows::EntryChunk), or null.
+  const std::byte* entry_chunk(const Snapshot& snapshot, std::uint64_t number);
+  std::uint32_t slot_count(const Snapshot& snapshot);
+  // Whether a record may not be served that the store still has; see withheld_.
+  [[nodiscard]] bool withholds() const noexcept { return withholds_.load(std::memory_order_relaxed); }
+  [[nodiscard]] shm::AccessTable& access() noexcept { return *access_; }
+  [[nodiscard]] const std::array<std::uint8_t, 16>& uuid() const noexcept { return uuid_; }
+  [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
+  // Reads parts of data.mdb into the page cache in the background.
+  [[nodiscard]] Populator& populator() noexcept { return populator_; }
 
   // ---- Writing ----
   void put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run);
@@ -98,7 +145,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   };
 
   // Reading (engine_read.cc)
-  std::shared_ptr<Snapshot> snapshot();
   void give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexcept;
   // Both with read_mutex_ held.
   Found look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
@@ -109,7 +155,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // touches.
   using Hit = std::function<void(std::size_t, TokenView)>;
   void look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit);
-  void report_damage(const CacheKey& key, const char* reason);
+  void report_damage(std::string_view key, const char* reason);
   void report_read_error(const Error& error);
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
 
@@ -123,9 +169,13 @@ class Engine : public std::enable_shared_from_this<Engine> {
   WriteLimits limits();
 
   const std::filesystem::path root_;
+  const FileId file_id_;
   const std::unique_ptr<lmdb::Environment> environment_;
   const unsigned generation_;  // see fork.h
+  std::array<std::uint8_t, 16> uuid_{};
+  const std::byte* map_ = nullptr;
   std::unique_ptr<shm::AccessTable> access_;
+  Populator populator_;
 
   std::atomic<bool> told_private_{false};
 
@@ -137,6 +187,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // By key hash, the generation of a record whose replacement was declined and that could not be removed: not
   // served by this process. Other processes see what was committed.
   std::unordered_map<std::uint64_t, std::uint64_t> withheld_;
+  std::atomic<bool> withholds_{false};  // !withheld_.empty(), for who has no lock
 
   std::mutex message_mutex_;
   std::set<std::uint64_t> damage_told_;  // key hashes

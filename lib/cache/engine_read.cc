@@ -19,23 +19,13 @@ namespace {
 
 constexpr std::size_t kMostDamageTold = 4096;
 
-// An empty mask stands for ones.
+}  // namespace
+
 TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
                   std::shared_ptr<const void> owner) {
   const bool ones = mask.empty();
   return {ids, ones ? all_ones(ids.size()) : mask, ones, std::move(owner)};
 }
-
-// The row of a slot, out of its chunk.
-std::optional<rows::EntryRow> entry_row(const lmdb::ReadTransaction& transaction, std::uint32_t slot) {
-  const auto chunk =
-      transaction.get(Table::kMeta, MetaKey(Tag::kEntries, slot / rows::kEntriesPerChunk).bytes());
-  if (!chunk || chunk->size() != sizeof(rows::EntryChunk)) return std::nullopt;
-  return rows::read_row<rows::EntryRow>(
-      chunk->subspan(slot % rows::kEntriesPerChunk * sizeof(rows::EntryRow), sizeof(rows::EntryRow)));
-}
-
-}  // namespace
 
 // ---- Snapshots ----
 
@@ -90,10 +80,11 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
     return found;
   }
   // An intact but older record of the same key would pass every check of its own.
-  const auto row = entry_row(transaction, header.slot);
-  if (!row || row->tokenizer == 0 || row->generation != header.generation) {
+  const auto chunk =
+      transaction.get(Table::kMeta, MetaKey(Tag::kEntries, header.slot / rows::kEntriesPerChunk).bytes());
+  if (!chunk || !rows::is_current(*chunk, header.slot, header.generation)) {
     found.record.reset();
-    found.damage = "it is not the record that the entry table knows";
+    found.damage = kNotCurrent;
   }
   return found;
 }
@@ -176,7 +167,7 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
           f.damage = "its checksum is wrong";
         }
       }
-      if (f.damage != nullptr) report_damage(keys[order[i]], f.damage);
+      if (f.damage != nullptr) report_damage(keys[order[i]].canonical(), f.damage);
       if (!f.record) continue;
       access_->touch(f.record->header.slot, stamp);
       ++hits;
@@ -193,17 +184,15 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
   run.misses += keys.size() - hits;
 }
 
-void Engine::report_damage(const CacheKey& key, const char* reason) {
+void Engine::report_damage(std::string_view key, const char* reason) {
   {
     const std::lock_guard lock(message_mutex_);
-    if (damage_told_.size() >= kMostDamageTold ||
-        !damage_told_.insert(record::hash_key(key.canonical())).second)
-      return;
+    if (damage_told_.size() >= kMostDamageTold || !damage_told_.insert(record::hash_key(key)).second) return;
   }
   message(Severity::kWarning,
           fmt::format("{}: the record of {} is damaged ({}); it counts as a miss, and putting it "
                       "again repairs it",
-                      root_.string(), key.canonical(), reason));
+                      root_.string(), key, reason));
 }
 
 void Engine::report_read_error(const Error& error) {

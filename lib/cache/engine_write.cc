@@ -124,6 +124,7 @@ Writer& Engine::writer() {
         [this](const CacheKey& key, std::uint64_t generation) {
           const std::lock_guard lock(read_mutex_);
           withheld_[record::hash_key(key.canonical())] = generation;
+          withholds_ = true;
         });
   }
   return *writer_;

@@ -22,8 +22,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using FileId = std::pair<dev_t, ino_t>;
-
 // The engines of this process. LMDB's locks are a process's: a second environment on one file would drop the
 // locks of the first when it closes. So an engine that is being closed is waited for before its file is
 // opened again.
@@ -65,7 +63,7 @@ struct Close {
   }
 };
 
-std::optional<FileId> file_id(const fs::path& file) {
+std::optional<FileId> id_of(const fs::path& file) {
   struct stat status{};
   if (stat(file.c_str(), &status) != 0) return std::nullopt;
   return FileId{status.st_dev, status.st_ino};
@@ -93,13 +91,15 @@ lmdb::Environment::Mode mode_for(const fs::path& data, const Options& options) {
 
 // Makes the engine of a good store. Otherwise returns why it is not good.
 std::optional<std::string> make_engine(const fs::path& root, const Options& options, Registry& engines,
-                                       const FileId& id, std::shared_ptr<Engine>& engine) {
-  const files::Inspection inspection = files::inspect(root);
-  if (inspection.condition == files::Condition::kAbsent) return "is gone";
-  if (inspection.condition == files::Condition::kBad) return inspection.why;
+                                       const FileId& id, bool inspected, std::shared_ptr<Engine>& engine) {
+  if (!inspected) {
+    const files::Inspection inspection = files::inspect(root);
+    if (inspection.condition == files::Condition::kAbsent) return "is gone";
+    if (inspection.condition == files::Condition::kBad) return inspection.why;
+  }
   try {
     auto environment = lmdb::Environment::open(root, mode_for(root / "data.mdb", options));
-    engine = std::shared_ptr<Engine>(new Engine(root, std::move(environment)),
+    engine = std::shared_ptr<Engine>(new Engine(root, id, std::move(environment)),
                                      Close{id, &engines, fork_generation()});
   } catch (const Error& error) {
     if (error.code() != Errc::kDamaged) throw;
@@ -112,7 +112,8 @@ std::optional<std::string> make_engine(const fs::path& root, const Options& opti
 
 }  // namespace
 
-std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& options) {
+std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& options,
+                                     const FileId* inspected) {
   const fs::path root = fs::absolute(given_root);
   check_root(root, options);
   const fs::path data = root / "data.mdb";
@@ -121,12 +122,12 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
 
   constexpr int kMostAttempts = 8;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
-    const auto id = file_id(data);
+    const auto id = id_of(data);
     if (!id) {
       if (options.read_only) throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
       WriteLock write_lock(root / "write.lock");
       const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-      if (!file_id(data)) files::create(root);  // another process may have been faster
+      if (!id_of(data)) files::create(root);  // another process may have been faster
       continue;
     }
     if (auto engine = engines.find(*id)) {
@@ -134,18 +135,19 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
       return engine;
     }
     std::shared_ptr<Engine> engine;
-    const auto why = make_engine(root, options, engines, *id, engine);
+    const auto why =
+        make_engine(root, options, engines, *id, inspected != nullptr && *inspected == *id, engine);
     if (!why) return engine;
     if (options.read_only) {
-      if (file_id(data) != id) continue;  // another process has replaced it
+      if (id_of(data) != id) continue;  // another process has replaced it
       throw Error(Errc::kDamaged,
                   fmt::format("{}: {}; opened for writing it would be set aside", data.string(), *why));
     }
     // Looked at once more while nobody writes, before it is put away.
     WriteLock write_lock(root / "write.lock");
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-    if (file_id(data) != id) continue;
-    if (!make_engine(root, options, engines, *id, engine)) return engine;
+    if (id_of(data) != id) continue;
+    if (!make_engine(root, options, engines, *id, false, engine)) return engine;
     const fs::path target = files::set_aside(root);
     say(options.on_message, Severity::kWarning,
         fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(), *why,

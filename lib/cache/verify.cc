@@ -52,7 +52,7 @@ class Verification {
     if (record->header.slot >= entries_.size()) return damage(canonical, "it names a slot that there is not");
     const rows::EntryRow& row = entries_[record->header.slot];
     if (row.tokenizer == 0 || row.generation != record->header.generation) {
-      return damage(canonical, "it is not the record that the entry table knows");
+      return damage(canonical, kNotCurrent);
     }
     ++known_;
     if (!record::checksum_ok(*record)) return damage(canonical, "its checksum is wrong");

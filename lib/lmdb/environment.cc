@@ -1,8 +1,10 @@
 #include "lmdb/environment.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <lmdb.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -145,6 +147,20 @@ std::uint64_t Environment::file_bytes() const {
   struct stat status{};
   check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "read its size", path_);
   return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::optional<std::uint64_t> Environment::file_offset(Bytes value) const noexcept {
+  // The map is aligned to the system's pages, and so are the file's pages in it unless they are larger.
+  if (page_bytes_ > static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) return std::nullopt;
+  // A value begins in a page that has a header: a leaf, or the first of its overflow pages.
+  const std::size_t in_page = reinterpret_cast<std::uintptr_t>(value.data()) % page_bytes_;
+  return layout::load<layout::PageHeader>(value.data() - in_page).number * page_bytes_ + in_page;
+}
+
+void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+  mdb_filehandle_t fd = -1;
+  if (mdb_env_get_fd(env_, &fd) != MDB_SUCCESS) return;
+  posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
 }
 
 std::optional<std::uint64_t> Environment::oldest_reader() const {

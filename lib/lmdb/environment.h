@@ -69,6 +69,11 @@ class Environment {
   [[nodiscard]] bool read_only() const noexcept { return read_only_; }
   // Size of data.mdb on disk.
   [[nodiscard]] std::uint64_t file_bytes() const;
+  // Where in the file a value begins that a read transaction returned whole, by the header of its first page.
+  // Nothing when that cannot be found: the file's pages are larger than the system's.
+  [[nodiscard]] std::optional<std::uint64_t> file_offset(Bytes value) const noexcept;
+  // Asks the kernel to read a part of data.mdb into the page cache. Without effect where that cannot be done.
+  void read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
   // The oldest snapshot that any process holds, or nothing when there is none.
   [[nodiscard]] std::optional<std::uint64_t> oldest_reader() const;

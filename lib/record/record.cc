@@ -20,6 +20,23 @@ std::uint64_t checksum_of(Header header, std::span<const std::byte> payload) noe
   return XXH3_64bits_withSeed(payload.data(), payload.size(), seed);
 }
 
+Header header_of(std::span<const std::byte> bytes) noexcept {
+  Header header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  return header;
+}
+
+// With sizes that are known to fit.
+Record record_of(const Header& header, const std::byte* payload) noexcept {
+  Record record{header, {}, {}};
+  record.ids = {reinterpret_cast<const std::int32_t*>(payload), header.length};
+  if ((header.flags & kFlagMask) != 0) {
+    record.mask = {reinterpret_cast<const std::int32_t*>(payload + mask_offset(header.length)),
+                   header.length};
+  }
+  return record;
+}
+
 }  // namespace
 
 std::uint64_t hash_key(std::string_view canonical) noexcept {
@@ -63,8 +80,7 @@ std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key
     return std::nullopt;
   };
   if (bytes.size() < kHeaderBytes) return fail("it is shorter than a record header");
-  Header header;
-  std::memcpy(&header, bytes.data(), sizeof header);
+  const Header header = header_of(bytes);
   if (header.magic != kMagic) return fail("it does not start with a record's magic number");
   if (header.version != kVersion) return fail("its record version is not known");
   if ((header.flags & ~kFlagMask) != 0) return fail("its flags are not known");
@@ -73,14 +89,18 @@ std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key
   if (header.length > kMaxTokens || record_bytes(header.length, has_mask) != bytes.size()) {
     return fail("its length does not fit its size");
   }
-  const std::byte* const payload = bytes.data() + kHeaderBytes;
-  Record record{header, {}, {}};
-  record.ids = {reinterpret_cast<const std::int32_t*>(payload), header.length};
-  if (has_mask) {
-    record.mask = {reinterpret_cast<const std::int32_t*>(payload + mask_offset(header.length)),
-                   header.length};
+  return record_of(header, bytes.data() + kHeaderBytes);
+}
+
+std::optional<Record> decode_prefix(std::span<const std::byte> bytes, std::uint64_t generation) noexcept {
+  if (bytes.size() < kHeaderBytes) return std::nullopt;
+  const Header header = header_of(bytes);
+  if (header.generation != generation || header.magic != kMagic || header.version != kVersion ||
+      (header.flags & ~kFlagMask) != 0 || header.length > kMaxTokens ||
+      record_bytes(header.length, (header.flags & kFlagMask) != 0) > bytes.size()) {
+    return std::nullopt;
   }
-  return record;
+  return record_of(header, bytes.data() + kHeaderBytes);
 }
 
 bool checksum_ok(const Record& record) noexcept {

@@ -102,6 +102,9 @@ struct Record {
 std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key_hash,
                              const char** reason) noexcept;
 
+// Reads the record that `bytes` begin with, as decode() does, if it is the one that `generation` names.
+std::optional<Record> decode_prefix(std::span<const std::byte> bytes, std::uint64_t generation) noexcept;
+
 // Whether header and payload are the bytes that encode() wrote.
 bool checksum_ok(const Record& record) noexcept;
 

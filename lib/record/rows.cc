@@ -117,10 +117,22 @@ std::optional<std::uint64_t> pack_section(std::string_view section_id) noexcept 
   return packed;
 }
 
-std::string unpack_section(std::uint64_t packed) {
+bool is_current(std::span<const std::byte> chunk, std::uint32_t slot, std::uint64_t generation) noexcept {
+  if (chunk.size() != sizeof(EntryChunk)) return false;
+  EntryRow row;
+  std::memcpy(&row, chunk.data() + slot % kEntriesPerChunk * sizeof row, sizeof row);
+  return row.tokenizer != 0 && row.generation == generation;
+}
+
+void unpack_section(std::uint64_t packed, std::string& out) {
   constexpr char kDigits[] = "0123456789abcdef";
-  std::string out(16, '0');
+  out.resize(16);
   for (std::size_t i = 16; i-- > 0; packed >>= 4) out[i] = kDigits[packed & 15];
+}
+
+std::string unpack_section(std::uint64_t packed) {
+  std::string out;
+  unpack_section(packed, out);
   return out;
 }
 

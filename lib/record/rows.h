@@ -110,6 +110,9 @@ struct RunRow {
 };
 static_assert(sizeof(RunRow) == 128);
 
+// Whether the entry in `slot` is the one that `generation` names; `chunk` is the value of the slot's chunk.
+bool is_current(std::span<const std::byte> chunk, std::uint32_t slot, std::uint64_t generation) noexcept;
+
 // Copies a fixed-size row out of a value, if the value has its size.
 template <typename Row>
 std::optional<Row> read_row(std::span<const std::byte> value) noexcept {
@@ -126,6 +129,7 @@ std::span<const std::byte> bytes_of(const Row& row) noexcept {
 // The 16 lower-case hex digits of a section id as a number, or nothing if it is not that.
 std::optional<std::uint64_t> pack_section(std::string_view section_id) noexcept;
 std::string unpack_section(std::uint64_t packed);
+void unpack_section(std::uint64_t packed, std::string& out);  // replaces what is in `out`
 
 // Text in a row: its bytes, then zeros up to a multiple of 8. Holds no NUL itself.
 std::vector<std::byte> encode_text(std::string_view text);

@@ -1,0 +1,172 @@
+#include "cache/prepared.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+namespace tokcask {
+
+namespace {
+
+constexpr unsigned kBits = 64;
+// Fewer look-ups by key than this are never worth a new table.
+constexpr std::uint64_t kFewLookUps = 4096;
+constexpr std::uint64_t kShareByKey = 4;  // one in so many
+
+}  // namespace
+
+struct Prepared::Epoch {
+  std::shared_ptr<const Table> table;
+  std::uint64_t txnid = 0;
+  bool exact = false;   // the table is of this very transaction
+  bool usable = false;  // the table is not of a later one
+  std::uint64_t file_bytes = 0;
+  // The entry rows of each chunk of slots in this transaction; null: not looked for yet.
+  mutable std::vector<std::atomic<const std::byte*>> chunks;
+};
+
+Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared)
+    : shared_(std::move(shared)),
+      keys_(record::KeyList::of(shared_->keys()).value()),
+      checked_(shared_->places().size() / kBits + 1) {}
+
+std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, const record::KeyList& keys) {
+  auto shared = shm::KeyTable::attach(engine.root(), engine.uuid(), keys.bytes());
+  return shared ? std::make_shared<const Table>(std::move(shared)) : nullptr;
+}
+
+std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
+                                                         const record::KeyList& keys) {
+  auto shared = shm::KeyTable::publish(
+      engine.root(), {engine.uuid(), made.txnid, made.places, made.lengths, keys.bytes()});
+  if (!shared->why_private().empty()) {
+    engine.message(Severity::kInfo, fmt::format("{}: cannot share a table of keys with processes that are not "
+                                                "forked, so each makes its own: {}",
+                                                engine.root().string(), shared->why_private()));
+  }
+  return std::make_shared<const Table>(std::move(shared));
+}
+
+Prepared::Prepared(std::shared_ptr<const Table> table) : newest_(table.get()), table_(std::move(table)) {}
+
+std::shared_ptr<const Prepared::Table> Prepared::table() const {
+  const std::lock_guard lock(mutex_);
+  return table_;
+}
+
+std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine, const Snapshot& snapshot) {
+  const std::uint64_t txnid = snapshot.transaction().id();
+  const std::lock_guard lock(mutex_);
+  if (!epoch_ || epoch_->txnid != txnid || epoch_->table != table_) {
+    auto epoch = std::make_shared<Epoch>();
+    epoch->table = table_;
+    epoch->txnid = txnid;
+    const std::uint64_t made = table_->shared().txnid();
+    epoch->exact = made == txnid;
+    epoch->usable = made <= txnid && engine.map() != nullptr;
+    epoch->file_bytes = engine.file_bytes();
+    if (epoch->usable && !epoch->exact) {
+      epoch->chunks = std::vector<std::atomic<const std::byte*>>(
+          engine.slot_count(snapshot) / rows::kEntriesPerChunk + 1);
+    }
+    epoch_ = std::move(epoch);
+  }
+  return epoch_;
+}
+
+bool Prepared::is_current(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
+                          const record::Header& header) {
+  const std::size_t number = header.slot / rows::kEntriesPerChunk;
+  if (number >= epoch.chunks.size()) return false;
+  std::atomic<const std::byte*>& known = epoch.chunks[number];
+  const std::byte* chunk = known.load(std::memory_order_relaxed);
+  if (chunk == nullptr) {
+    chunk = engine.entry_chunk(snapshot, number);
+    if (chunk == nullptr) return false;
+    known.store(chunk, std::memory_order_relaxed);
+  }
+  return rows::is_current({chunk, sizeof(rows::EntryChunk)}, header.slot, header.generation);
+}
+
+// The record of an item where the table has it, if it is there and may be served.
+std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
+                                                 std::size_t index) {
+  const Table& table = *epoch.table;
+  const shm::Place place = table.shared().places()[index];
+  if (!epoch.usable || !place.known() || (place.is_inline() && !epoch.exact)) return std::nullopt;
+  if (place.offset() >= epoch.file_bytes) return std::nullopt;
+  // Pages that were reused since may be written to right now. What is read of them is compared, then refused.
+  const auto record = record::decode_prefix(
+      {engine.map() + place.offset(), epoch.file_bytes - place.offset()}, place.generation);
+  if (!record) return std::nullopt;
+  if (!epoch.exact && !is_current(engine, snapshot, epoch, record->header)) return std::nullopt;
+  std::atomic<std::uint64_t>& checked = table.checked_[index / kBits];
+  const std::uint64_t bit = std::uint64_t{1} << index % kBits;
+  if ((checked.load(std::memory_order_relaxed) & bit) == 0) {
+    if (record->header.key_hash != record::hash_key(table.keys().canonical(index)) ||
+        !record::checksum_ok(*record)) {
+      return std::nullopt;
+    }
+    checked.fetch_or(bit, std::memory_order_relaxed);
+  }
+  return record;
+}
+
+void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> indices, const Hit& hit) {
+  std::vector<std::size_t> rest;  // positions
+  std::shared_ptr<const Epoch> epoch;
+  try {
+    const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
+    epoch = epoch_of(engine, *snapshot);
+    const std::uint64_t stamp = engine.access().next_stamp();
+    const bool by_place = !engine.withholds();
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+      const auto record = by_place ? at_place(engine, *snapshot, *epoch, indices[i]) : std::nullopt;
+      if (!record) {
+        rest.push_back(i);
+        continue;
+      }
+      engine.access().touch(record->header.slot, stamp);
+      hit(i, view_of(record->ids, record->mask, snapshot));
+    }
+    run.hits += indices.size() - rest.size();
+  } catch (const Error&) {
+    // The way by key says what is wrong, once.
+    rest.resize(indices.size());
+    std::iota(rest.begin(), rest.end(), std::size_t{0});
+  }
+  if (rest.empty()) return;
+
+  const std::shared_ptr<const Table> table = epoch ? epoch->table : this->table();
+  std::vector<CacheKey> keys;
+  keys.reserve(rest.size());
+  for (const std::size_t i : rest) keys.push_back(table->keys().key(indices[i]));
+  std::uint64_t found = 0;
+  auto views = engine.get_many(keys, run);
+  for (std::size_t k = 0; k < rest.size(); ++k) {
+    if (!views[k]) continue;
+    ++found;
+    hit(rest[k], *std::move(views[k]));
+  }
+  const std::uint64_t by_key = table->by_key_.fetch_add(found, std::memory_order_relaxed) + found;
+  if (by_key > std::max(kFewLookUps, table->size() / kShareByKey)) renew_table(engine);
+}
+
+void Prepared::renew_table(Engine& engine) {
+  const std::unique_lock renewing(renewing_, std::try_to_lock);
+  if (!renewing) return;  // another thread is at it
+  const std::shared_ptr<const Table> old = table();
+  if (old->by_key_ <= std::max(kFewLookUps, old->size() / kShareByKey)) return;
+  old->by_key_ = 0;  // whatever comes now, not at once again
+  auto fresh = attach(engine, old->keys());
+  if (!fresh || fresh->shared().txnid() <= old->shared().txnid()) {
+    fresh = publish(engine, engine.resolve(old->keys()), old->keys());
+  }
+  const std::lock_guard lock(mutex_);
+  newest_.store(fresh.get(), std::memory_order_release);
+  table_ = std::move(fresh);
+}
+
+}  // namespace tokcask

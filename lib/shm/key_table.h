@@ -1,0 +1,95 @@
+// The key table: where the records of a fixed list of keys lie, in memory that all processes of a run share.
+//
+// A file `keys-<hash of the list>.shm` in the store's directory, mapped through Boost.Interprocess. The first
+// process that wants a list resolved makes it; the others, however they were started, map it. It is made whole
+// under another name, then renamed, and never changes; one that no longer fits is replaced by a newer one.
+//
+// It is a hint, never the truth. Whoever uses it checks each record against what the table says of it. A table
+// that is missing, damaged, or of another store is made anew, and deleting it costs only the time to make it.
+// (Cutting it short while it is mapped is fatal, as it is for data.mdb: nobody does that to files of mode 0600.)
+//
+// Lifetime: each process that has it mapped holds a shared flock(2) on it. Who lets go of it and finds no other
+// holder removes it, and so does whoever makes another table in the same directory: nothing stays behind for
+// long, also after a kill. A process that was forked shares its parent's lock.
+//
+// Layout, little-endian:
+//   block 0   8 bytes magic "tokcaskK", u32 version (1), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
+//             packed list, u64 keys, u64 bytes of the packed list, u64 transaction that the places are of,
+//             u64 XXH3-64 of all that follows block 0, u64 XXH3-64 of the fields before this one
+//   block 1…  places: 16 bytes per key; lengths: u32 per key; zeros up to a multiple of 8; the packed list
+//             (record/key_list.h)
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace tokcask::shm {
+
+using Uuid = std::array<std::uint8_t, 16>;
+
+// Where a record lies: the offset of its first byte in data.mdb, a multiple of 8.
+struct Place {
+  std::uint64_t offset_and_flag = 0;
+  std::uint64_t generation = 0;  // 0: there was no record
+
+  // Set when the record lies inside a leaf of the tree, so that changes to its neighbours move it.
+  static constexpr std::uint64_t kInline = 1;
+  [[nodiscard]] bool known() const noexcept { return generation != 0; }
+  [[nodiscard]] bool is_inline() const noexcept { return (offset_and_flag & kInline) != 0; }
+  [[nodiscard]] std::uint64_t offset() const noexcept { return offset_and_flag & ~kInline; }
+};
+static_assert(sizeof(Place) == 16);
+
+// What a table is made of. Borrowed.
+struct KeyTableContent {
+  Uuid store{};
+  std::uint64_t txnid = 0;
+  std::span<const Place> places;
+  std::span<const std::uint32_t> lengths;
+  std::span<const std::byte> keys;  // packed
+};
+
+// Threads and processes: immutable, so all members may be called concurrently, also after fork() in the child.
+class KeyTable {
+ public:
+  // The table of the list `keys` in `directory`, or nothing if there is none that can be used. Reads the whole
+  // file once, without mapping it: its pages count for this process only when it uses them.
+  static std::unique_ptr<KeyTable> attach(const std::filesystem::path& directory, const Uuid& store,
+                                          std::span<const std::byte> keys);
+
+  // Makes the table and puts it in the place of one that is there. Never fails: where no file can be made (a
+  // directory that is read-only, a full disk) the table is in memory that forked children share, and
+  // why_private() says why.
+  static std::unique_ptr<KeyTable> publish(const std::filesystem::path& directory,
+                                           const KeyTableContent& content);
+  ~KeyTable();
+  KeyTable(const KeyTable&) = delete;
+  KeyTable& operator=(const KeyTable&) = delete;
+
+  [[nodiscard]] std::uint64_t txnid() const noexcept { return txnid_; }
+  [[nodiscard]] std::span<const Place> places() const noexcept { return places_; }
+  [[nodiscard]] std::span<const std::uint32_t> lengths() const noexcept { return lengths_; }
+  [[nodiscard]] std::span<const std::byte> keys() const noexcept { return keys_; }
+  [[nodiscard]] const std::string& why_private() const noexcept { return why_private_; }
+
+ private:
+  struct Mapping;
+  struct Header;
+  KeyTable() = default;
+  void point_into(const std::byte* base, const Header& header) noexcept;
+
+  std::unique_ptr<Mapping> mapping_;
+  std::filesystem::path file_;  // empty: private
+  std::uint64_t txnid_ = 0;
+  std::span<const Place> places_;
+  std::span<const std::uint32_t> lengths_;
+  std::span<const std::byte> keys_;
+  std::string why_private_;
+};
+
+}  // namespace tokcask::shm

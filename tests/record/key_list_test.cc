@@ -1,0 +1,104 @@
+#include "record/key_list.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <tokcask/error.h>
+
+namespace tokcask::record {
+
+namespace {
+
+std::vector<CacheKey> plain(std::size_t count) {
+  std::vector<CacheKey> keys;
+  for (std::size_t i = 0; i < count; ++i)
+    keys.emplace_back(section_id(std::to_string(i)), sha256_hex("tokenizer"), 2048);
+  return keys;
+}
+
+void check_round_trip(const std::vector<CacheKey>& keys) {
+  const std::vector<std::byte> packed = pack_keys(keys);
+  CHECK(packed.size() % 8 == 0);
+  const auto list = KeyList::of(packed);
+  REQUIRE(list);
+  REQUIRE(list->size() == keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    CHECK(list->key(i) == keys[i]);
+    CHECK(list->canonical(i) == keys[i].canonical());
+  }
+  std::vector<std::uint32_t> order = list->in_store_order();
+  std::sort(order.begin(), order.end());
+  for (std::size_t i = 0; i < keys.size(); ++i) CHECK(order[i] == i);
+}
+
+}  // namespace
+
+TEST_CASE("a packed list gives back its keys in their order") {
+  check_round_trip({});
+  check_round_trip(plain(1));
+  check_round_trip(plain(1000));
+  // Several tokenizers and lengths, repeated keys, and section ids of every kind.
+  std::vector<CacheKey> keys = plain(20);
+  keys.emplace_back(section_id("3"), sha256_hex("another"), 512);
+  keys.emplace_back(section_id("3"), sha256_hex("tokenizer"), 512);
+  keys.push_back(keys.front());
+  keys.emplace_back("a/path/of a file", "sha", 1);
+  keys.emplace_back("0123456789abcdeF", "sha", 1);   // not lower case
+  keys.emplace_back("0123456789abcde", "sha", 1);    // 15 digits
+  keys.emplace_back("0123456789abcdef0", "sha", 1);  // 17
+  keys.emplace_back(std::string(400, 'x'), "sha", INT32_MAX);
+  check_round_trip(keys);
+}
+
+TEST_CASE("a key of 16 hex digits takes 8 bytes, or 12 beside keys of another tokenizer") {
+  CHECK(pack_keys(plain(1000)).size() < 8 * 1000 + 120);
+  std::vector<CacheKey> keys = plain(1000);
+  keys.emplace_back(section_id("0"), sha256_hex("another"), 2048);
+  CHECK(pack_keys(keys).size() < 12 * 1001 + 240);
+}
+
+TEST_CASE("the order is that of the store") {
+  const std::vector<CacheKey> keys = plain(500);
+  const std::vector<std::byte> packed = pack_keys(keys);
+  const std::vector<std::uint32_t> order = KeyList::of(packed)->in_store_order();
+  CHECK(std::is_sorted(order.begin(), order.end(),
+                       [&](std::uint32_t a, std::uint32_t b) { return keys[a] < keys[b]; }));
+}
+
+TEST_CASE("damaged bytes are refused or give keys, and nothing outside them is read") {
+  std::vector<CacheKey> keys = plain(5);
+  keys.emplace_back("a literal section", "sha", 7);
+  const std::vector<std::byte> good = pack_keys(keys);
+  const auto use = [](const std::vector<std::byte>& bytes) {
+    const auto list = KeyList::of(bytes);
+    if (!list) return;
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      try {
+        static_cast<void>(list->key(i));
+      } catch (const Error& error) {
+        CHECK(error.code() == Errc::kInvalidArgument);
+      }
+    }
+  };
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    CHECK_FALSE(KeyList::of(std::vector(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size))));
+  }
+  for (std::size_t bit = 0; bit < 8 * good.size(); ++bit) {
+    std::vector<std::byte> bad = good;
+    bad[bit / 8] ^= std::byte{1} << (bit % 8);
+    use(bad);
+  }
+  std::mt19937_64 random(7);
+  for (int i = 0; i < 2000; ++i) {
+    std::vector<std::byte> bad = good;
+    for (int k = 0; k < 4; ++k) bad[random() % bad.size()] = static_cast<std::byte>(random());
+    use(bad);
+  }
+}
+
+}  // namespace tokcask::record

@@ -1,0 +1,194 @@
+#include "shm/key_table.h"
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <vector>
+
+#include "directory.h"
+
+namespace tokcask::shm {
+
+namespace {
+
+constexpr Uuid kUuid = {1, 2, 3};
+
+// A table of `count` keys whose every byte tells from which `seed` it is.
+struct Content {
+  explicit Content(std::size_t count, std::uint64_t seed = 1) : places(count), lengths(count), keys(8 * count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      places[i] = {8 * (seed + i), seed * 1000 + i};
+      lengths[i] = static_cast<std::uint32_t>(seed + i);
+    }
+    for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<std::byte>(i);
+  }
+  [[nodiscard]] KeyTableContent table(std::uint64_t txnid = 7) const {
+    return {kUuid, txnid, places, lengths, keys};
+  }
+  [[nodiscard]] bool is(const KeyTable& table) const {
+    return std::equal(places.begin(), places.end(), table.places().begin(), table.places().end(),
+                      [](const Place& a, const Place& b) {
+                        return a.offset_and_flag == b.offset_and_flag && a.generation == b.generation;
+                      }) &&
+           std::equal(lengths.begin(), lengths.end(), table.lengths().begin(), table.lengths().end()) &&
+           std::equal(keys.begin(), keys.end(), table.keys().begin(), table.keys().end());
+  }
+  std::vector<Place> places;
+  std::vector<std::uint32_t> lengths;
+  std::vector<std::byte> keys;
+};
+
+std::vector<std::filesystem::path> files_in(const Directory& d) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(d.path)) files.push_back(entry.path());
+  return files;
+}
+
+std::vector<char> read_file(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+}  // namespace
+
+TEST_CASE("a table that one process made is mapped by others, and goes with its last user") {
+  const Directory d;
+  const Content content(10'001);
+  {
+    const auto table = KeyTable::publish(d.path, content.table());
+    CHECK(table->why_private().empty());
+    CHECK(content.is(*table));
+    CHECK(elsewhere([&] {
+      const auto other = KeyTable::attach(d.path, kUuid, content.keys);
+      return other && other->txnid() == 7 && content.is(*other);
+    }));
+    REQUIRE(files_in(d).size() == 1);
+    struct stat status{};
+    REQUIRE(stat(files_in(d).front().c_str(), &status) == 0);
+    CHECK((status.st_mode & 0777) == 0600);
+    {
+      const auto second = KeyTable::attach(d.path, kUuid, content.keys);
+      REQUIRE(second);
+    }
+    CHECK(files_in(d).size() == 1);  // the first is still there
+  }
+  CHECK(files_in(d).empty());
+}
+
+TEST_CASE("an empty list has a table too") {
+  const Directory d;
+  const Content content(0);
+  const auto table = KeyTable::publish(d.path, content.table());
+  CHECK(content.is(*table));
+  CHECK(KeyTable::attach(d.path, kUuid, content.keys));
+}
+
+TEST_CASE("a table of another store, of other keys, or of none is not taken") {
+  const Directory d;
+  const Content content(100);
+  const auto table = KeyTable::publish(d.path, content.table());
+  CHECK_FALSE(KeyTable::attach(d.path, Uuid{9}, content.keys));
+  CHECK_FALSE(KeyTable::attach(d.path, kUuid, Content(101).keys));
+  CHECK_FALSE(KeyTable::attach(d.path / "nowhere", kUuid, content.keys));
+}
+
+TEST_CASE("a damaged table is not taken: every byte of it is under a checksum") {
+  const Directory d;
+  const Content content(50);
+  const auto table = KeyTable::publish(d.path, content.table());
+  const std::filesystem::path file = files_in(d).front();
+  const std::vector<char> good = read_file(file);
+  const auto attach_to = [&](const std::vector<char>& bytes) {
+    // A file of its own, so that the table that is mapped keeps its bytes.
+    const std::filesystem::path fresh = d.path / "fresh";
+    std::ofstream(fresh, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::filesystem::rename(fresh, file);
+    return KeyTable::attach(d.path, kUuid, content.keys);
+  };
+  REQUIRE(attach_to(good));
+  for (std::size_t at = 0; at < good.size(); at += at < 128 || at >= 4096 ? 1 : 500) {
+    std::vector<char> bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 0x10);
+    const auto taken = attach_to(bad);
+    // Only the rest of block 0 means nothing.
+    if (at >= 88 && at < 4096) continue;
+    CAPTURE(at);
+    CHECK_FALSE(taken);
+  }
+  for (std::size_t size = 0; size < good.size(); size += 97) {
+    CHECK_FALSE(attach_to(std::vector<char>(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size))));
+  }
+  std::vector<char> longer = good;
+  longer.push_back(0);
+  CHECK_FALSE(attach_to(longer));
+  CHECK(content.is(*table));
+}
+
+TEST_CASE("a newer table takes the place of one that is in use, which stays as it is") {
+  const Directory d;
+  const Content old(100, 1);
+  const Content fresh(100, 2);
+  auto table = KeyTable::publish(d.path, old.table(7));
+  const auto newer = KeyTable::publish(d.path, fresh.table(8));
+  CHECK(old.is(*table));
+  const auto found = KeyTable::attach(d.path, kUuid, old.keys);
+  REQUIRE(found);
+  CHECK(found->txnid() == 8);
+  CHECK(fresh.is(*found));
+  table.reset();  // removes its own file, not the one that took its name
+  CHECK(KeyTable::attach(d.path, kUuid, old.keys));
+}
+
+TEST_CASE("what killed processes left behind is removed by the next that makes a table") {
+  const Directory d;
+  const Content content(100);
+  CHECK_FALSE(elsewhere([&] {
+    const auto table = KeyTable::publish(d.path, content.table());
+    std::ofstream(d.path / "keys-00.shm.123") << "half a table";
+    return raise(SIGKILL) == 0;
+  }));
+  CHECK(files_in(d).size() == 2);
+  Content other(100);
+  other.keys[0] = std::byte{0xff};
+  const auto table = KeyTable::publish(d.path, other.table());
+  CHECK(files_in(d).size() == 1);
+}
+
+TEST_CASE("a child goes on with its parent's table when the file and the parent's mapping are gone") {
+  const Directory d;
+  const Content content(5000);
+  auto table = KeyTable::publish(d.path, content.table());
+  int gate[2];
+  REQUIRE(pipe(gate) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    close(gate[1]);
+    char byte = 0;
+    // Until the parent has let go of it.
+    if (read(gate[0], &byte, 1) != 0) _exit(2);
+    _exit(content.is(*table) ? 0 : 1);
+  }
+  close(gate[0]);
+  table.reset();
+  CHECK(files_in(d).empty());
+  close(gate[1]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+
+TEST_CASE("where no file can be made the table is private, and children share it") {
+  const Content content(100);
+  const auto table = KeyTable::publish("/proc/nowhere", content.table());
+  CHECK_FALSE(table->why_private().empty());
+  CHECK(content.is(*table));
+  CHECK(elsewhere([&] { return content.is(*table); }));
+}
+
+}  // namespace tokcask::shm
