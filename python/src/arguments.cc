@@ -25,6 +25,13 @@ std::int64_t to_integer(nb::handle value, const char* name, std::int64_t lowest)
   return result;
 }
 
+bool is_mapping(nb::handle value) {
+  const int found =
+      PyObject_IsInstance(value.ptr(), nb::module_::import_("collections.abc").attr("Mapping").ptr());
+  if (found < 0) throw nb::python_error();
+  return found != 0;
+}
+
 std::string_view to_text(nb::handle value, const char* name) {
   if (!PyUnicode_Check(value.ptr())) {
     throw nb::type_error(fmt::format("{} must be a str, not {}", name, kind_of(value)).c_str());

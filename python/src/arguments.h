@@ -30,6 +30,9 @@ namespace nb = nanobind;
 // number or NaN.
 [[nodiscard]] std::chrono::nanoseconds to_duration(double seconds, const char* name);
 
+// Whether it is a collections.abc.Mapping.
+[[nodiscard]] bool is_mapping(nb::handle value);
+
 // "str" for "abc", for messages.
 [[nodiscard]] std::string kind_of(nb::handle value);
 

@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <span>
+#include <string>
 #include <variant>
 
 #include <tokcask/tokens.h>
@@ -39,8 +40,8 @@ using Int32Array = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb
 class CheckedTokens {
  public:
   // ValueError for arrays that are not 1-D, not of integers, of different lengths, or hold a value outside
-  // int32.
-  explicit CheckedTokens(const CachedTokens& tokens);
+  // int32. `whose` is said behind the array's name: " of row 3".
+  explicit CheckedTokens(const CachedTokens& tokens, const std::string& whose = {});
 
   [[nodiscard]] const Tokens& tokens() const noexcept { return tokens_; }
 

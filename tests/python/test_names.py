@@ -76,6 +76,18 @@ def test_functions_of_the_contract(tmp_path: pathlib.Path, tokenizer: object) ->
     assert stats.cache_bytes_after == 0
 
 
+def test_batches_of_the_contract() -> None:
+    from tokcask.torch import Collator, collate, pack
+
+    rows = [CachedTokens([1, 2, 3]), CachedTokens([4])]
+    assert set(collate(rows, pad_token_id=0)) == {"input_ids", "attention_mask", "labels"}
+    assert "cu_seq_lens_q" in collate(rows, padding_free=True)
+    assert collate(rows, packing=4)["input_ids"].tolist() == [[1, 2, 3, 4]]
+    collator: Collator = collate(pad_token_id=7, padding_side="left", pad_to_multiple_of=8)
+    assert collator(rows)["input_ids"].shape == (2, 8)
+    assert [places.tolist() for places in pack([3, 1], seq_length=4)] == [[0, 1]]
+
+
 def test_section_id_is_the_documented_hash() -> None:
     import hashlib
 

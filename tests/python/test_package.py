@@ -105,7 +105,9 @@ def test_nothing_leaks() -> None:
     process = run_python(
         """
 import pickle, tempfile
+import numpy
 import tokcask
+import tokcask._core
 key = tokcask.CacheKey("a", "b", 1)
 with tempfile.TemporaryDirectory() as root:
     with tokcask.TokenizedCache.open(root + "/store") as cache:
@@ -118,7 +120,19 @@ with tempfile.TemporaryDirectory() as root:
             except (TypeError, ValueError) as error:
                 kept.append(error)
         kept.append(pickle.loads(pickle.dumps([key, cache.get(key)])))
+        kept += [*cache.get(key).items(), cache.get(key).keys()]
+        rows = tokcask._core.Rows([[cache.get(key), [3]], [{"input_ids": kept[2]}]])
+        ids = numpy.zeros((2, 3), "q")
+        rows.pad_groups(tokcask._core.Padding(), ids)
+        kept += [ids, tokcask._core.pack(numpy.ones(3, "I"), 2)]
+        for bad in (lambda: tokcask._core.Rows([[cache.get(key), [3.5]]]),
+                    lambda: rows.pad_groups(tokcask._core.Padding(), kept[2])):
+            try:
+                bad()
+            except (TypeError, ValueError) as error:
+                kept.append(error)
         kept.append(pickle.loads(pickle.dumps(cache)))
+        del rows  # NumPy gives nothing back once the interpreter is ending
 """
     )
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")

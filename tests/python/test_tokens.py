@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import copy
 import gc
 import pathlib
@@ -204,3 +205,38 @@ def test_keeps_what_it_was_given() -> None:
         repr(CachedTokens([7]))
         == "CachedTokens(input_ids=array([7]), attention_mask=array([1], dtype=int32))"
     )
+
+
+def test_is_a_read_only_mapping(cache: TokenizedCache) -> None:
+    for tokens in (CachedTokens([1, 2]), stored(cache, [1, 2]), stored(cache, [1, 2], [0, 1])):
+        assert isinstance(tokens, collections.abc.Mapping)
+        assert not isinstance(tokens, collections.abc.MutableMapping)
+        assert len(tokens) == 2
+        assert list(tokens) == list(tokens.keys()) == ["input_ids", "attention_mask"]
+        assert "input_ids" in tokens and "attention_mask" in tokens
+        for absent in ("labels", "", "input_ids ", 0, None, [1], np.zeros(2)):
+            assert absent not in tokens
+        for name in tokens:
+            assert tokens[name].tolist() == tokens.get(name).tolist() == getattr(tokens, name).tolist()
+        assert tokens.get("labels") is None
+        assert tokens.get("labels", 7) == 7
+        assert [array.tolist() for array in tokens.values()] == [
+            tokens.input_ids.tolist(),
+            tokens.attention_mask.tolist(),
+        ]
+        assert {name: array.tolist() for name, array in tokens.items()} == {
+            name: array.tolist() for name, array in dict(tokens).items()
+        }
+        for other in ("labels", 0, None, [1]):
+            assert tokens.get(other) is None  # type: ignore[arg-type]
+            with pytest.raises(KeyError):
+                tokens[other]  # type: ignore[index]
+        with pytest.raises(TypeError):
+            tokens["input_ids"] = 1  # type: ignore[index]
+
+
+def test_is_not_made_of_a_mapping() -> None:
+    """default_collate would make one of a dict of batches."""
+    for mapping in ({"input_ids": [1]}, CachedTokens([1])):
+        with pytest.raises(TypeError, match="input_ids is a mapping"):
+            CachedTokens(mapping)  # type: ignore[arg-type]

@@ -1,0 +1,259 @@
+"""Rows of tokens as batches of int64 tensors, made by one native call without the GIL."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import get_worker_info
+
+from tokcask import _core
+
+_UINT32_MAX = 2**32 - 1
+_NO_TOKENS = "there are no tokens in any row to collate"
+
+
+class _Options(TypedDict, total=False):
+    """The options of a Collator, for the signatures of collate()."""
+
+    pad_token_id: int
+    padding_side: Literal["right", "left"]
+    max_length: int | None
+    pad_to_multiple_of: int | None
+    labels: bool
+    attention_mask: bool
+    ignore_pad_token: bool
+    padding_free: bool
+    packing: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Collator:
+    """What collate() does with its options settled: a collate_fn for a DataLoader.
+
+    Small, picklable, compares by value; may be called in any thread. ValueError for options that contradict
+    each other.
+    """
+
+    pad_token_id: int = 0
+    """What input_ids hold where padded."""
+    padding_side: Literal["right", "left"] = "right"
+    """Where rows are padded; "right" for padding_free."""
+    max_length: int | None = None
+    """Pad to so many tokens, and refuse longer rows; None: pad to the longest row."""
+    pad_to_multiple_of: int | None = None
+    """Round what rows are padded to up to a multiple of this."""
+    labels: bool = True
+    """Whether the batch has labels."""
+    attention_mask: bool = True
+    """Whether a padded batch has an attention_mask. Packed and flattened ones never have."""
+    ignore_pad_token: bool = False
+    """Whether labels are -100 wherever a row itself has pad_token_id."""
+    padding_free: bool = False
+    """Whether rows are laid one after another instead of padded."""
+    packing: int | None = None
+    """Put as many rows together as fit into so many tokens."""
+
+    def __post_init__(self) -> None:
+        if not -(2**63) <= operator.index(self.pad_token_id) < 2**63:
+            raise ValueError(f"pad_token_id is {self.pad_token_id}, which does not fit into int64")
+        if self.padding_side not in ("right", "left"):
+            raise ValueError(f"padding_side is {self.padding_side!r}; it must be 'right' or 'left'")
+        for name in ("max_length", "pad_to_multiple_of", "packing"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= operator.index(value) < 2**63:
+                raise ValueError(f"{name} is {value}; it must be at least 1, or None")
+        if self.packing is not None and (self.max_length is not None or self.padding_free):
+            raise ValueError("packing pads to its own length; it excludes max_length and padding_free")
+        if self.padding_free and (self.max_length is not None or self.padding_side == "left"):
+            raise ValueError("padding_free excludes max_length and padding_side='left'")
+
+    def __call__(self, rows: Iterable[Any], *, out: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The batch of the rows; see collate()."""
+        if isinstance(rows, Mapping):
+            raise TypeError(f"rows is a mapping ({type(rows).__name__}); give a list of rows")
+        given = _core.Rows(rows if isinstance(rows, (list, tuple)) else list(rows))
+        if len(given) == 0:
+            raise ValueError("there are no rows to collate")
+        padding = _core.Padding(
+            self.pad_token_id,
+            self.padding_side == "left",
+            self.packing or self.max_length or 0,
+            self.pad_to_multiple_of or 1,
+            self.ignore_pad_token,
+        )
+        if self.padding_free:
+            return self._flattened(given, padding, out)
+        if self.packing is not None:
+            given.pack(self.packing)
+            if given.groups == 0:
+                raise ValueError(_NO_TOKENS)
+        return self._padded(given, padding, out)
+
+    def _padded(
+        self, rows: _core.Rows, padding: _core.Padding, out: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        groups = rows.groups
+        shape = (len(rows) if groups is None else groups, rows.columns(padding))
+        batch = {"input_ids": _array(out, "input_ids", shape)}
+        if groups is not None:
+            batch["position_ids"] = _array(out, "position_ids", shape)
+        elif self.attention_mask:
+            batch["attention_mask"] = _array(out, "attention_mask", shape)
+        if self.labels:
+            batch["labels"] = _array(out, "labels", shape)
+        fill = rows.pad if groups is None else rows.pad_groups
+        fill(padding, **{name: _as_numpy(array) for name, array in batch.items()})
+        return batch
+
+    def _flattened(
+        self, rows: _core.Rows, padding: _core.Padding, out: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        tokens, sequences, longest = rows.flat_shape(padding)
+        if sequences == 0:
+            raise ValueError(_NO_TOKENS)
+        shape = (1, tokens)
+        batch = {name: _array(out, name, shape) for name in ("input_ids", "position_ids")}
+        if self.labels:
+            batch["labels"] = _array(out, "labels", shape)
+        seq_idx = _array(out, "seq_idx", shape, torch.int32)
+        lengths = _array(out, "cu_seq_lens_q", (sequences + 1,), torch.int32)
+        rows.flatten(
+            padding,
+            **{name: _as_numpy(array) for name, array in batch.items()},
+            cu_seqlens=_as_numpy(lengths),
+            seq_idx=_as_numpy(seq_idx),
+        )
+        same_lengths = lengths if out is None else out.get("cu_seq_lens_k", lengths)
+        if same_lengths is not lengths:
+            same_lengths[...] = lengths
+        return {
+            **batch,
+            "cu_seq_lens_q": lengths,
+            "cu_seq_lens_k": same_lengths,
+            "max_length_q": longest,
+            "max_length_k": longest,
+            "seq_idx": seq_idx,
+        }
+
+
+@overload
+def collate(rows: None = None, **options: Unpack[_Options]) -> Collator: ...
+
+
+@overload
+def collate(
+    rows: Iterable[Any], *, out: Mapping[str, Any] | None = None, **options: Unpack[_Options]
+) -> dict[str, Any]: ...
+
+
+def collate(
+    rows: Iterable[Any] | None = None,
+    *,
+    pad_token_id: int = 0,
+    padding_side: Literal["right", "left"] = "right",
+    max_length: int | None = None,
+    pad_to_multiple_of: int | None = None,
+    labels: bool = True,
+    attention_mask: bool = True,
+    ignore_pad_token: bool = False,
+    padding_free: bool = False,
+    packing: int | None = None,
+    out: Mapping[str, Any] | None = None,
+) -> Collator | dict[str, Any]:
+    """Makes one batch of int64 tensors out of rows of tokens. Without rows, a Collator for a DataLoader.
+
+    A row is a CachedTokens, of which nothing is copied but into the batch; a mapping with "input_ids" and
+    perhaps "attention_mask"; or any 1-D sequence or array of integers. Nothing is ever cut: a row that does not
+    fit is a ValueError, which names it. The rows are not needed any more when the batch is made.
+
+    Padded, the default: input_ids, attention_mask (the row's; 0 where padded) and labels (the ids; -100 where
+    padded), each [rows, tokens].
+
+    With padding_free=True: all rows one after another, without padding, for attention that is told where
+    sequences begin. input_ids, position_ids and labels, each [1, tokens]; cu_seq_lens_q and cu_seq_lens_k,
+    max_length_q and max_length_k, and seq_idx, int32 all but the two lengths, which are ints. Labels of
+    the first token of a sequence are -100. Rows without tokens leave no trace. With pad_to_multiple_of, each
+    token of the padding is a sequence of its own.
+
+    With packing=N, or when `rows` is a list of groups, which are lists of rows: several rows in each row of
+    the batch. input_ids, position_ids, which begin anew with each row and are 0 where padded, and
+    labels, each [packs, N] or [groups, tokens]; -100 labels the first token of each row, too. There is no
+    attention_mask: models tell the rows apart by their positions, but only where they are given no mask.
+    packing=N chooses the rows as pack() does, so their order is not that of `rows`. With padding_free=True,
+    groups are flattened in their order. Masks of the rows themselves go into padded batches only.
+
+    `out` is a mapping with a tensor or NumPy array for each name above, of the right shape and dtype,
+    C-contiguous; these are filled and returned. In a worker of a DataLoader, new tensors are made in shared
+    memory, so that they are sent without a copy.
+
+    The options are described at Collator.
+    """
+    collator = Collator(
+        pad_token_id=pad_token_id,
+        padding_side=padding_side,
+        max_length=max_length,
+        pad_to_multiple_of=pad_to_multiple_of,
+        labels=labels,
+        attention_mask=attention_mask,
+        ignore_pad_token=ignore_pad_token,
+        padding_free=padding_free,
+        packing=packing,
+    )
+    if rows is not None:
+        return collator(rows, out=out)
+    if out is not None:
+        raise ValueError("out goes with rows")
+    return collator
+
+
+def pack(lengths: npt.ArrayLike, seq_length: int) -> list[npt.NDArray[np.int64]]:
+    """Which rows go together so that few batches of `seq_length` tokens hold them all: best fit decreasing.
+
+    Takes the length of each row and returns, for each pack, the places of its rows. The longest row comes
+    first; each row goes where the least space is left that suffices. Rows of no tokens are left out. A row
+    longer than seq_length is a ValueError: it is neither split nor cut. The packs are those of TRL's
+    pack_dataset(strategy="bfd"), in its order. A million rows take some tenths of a second, without the GIL.
+    """
+    if not 1 <= operator.index(seq_length) < 2**63:
+        raise ValueError(f"seq_length is {seq_length}; it must be at least 1")
+    given = np.asarray(lengths)
+    if given.ndim != 1:
+        raise ValueError(f"lengths must be 1-D; its shape is {given.shape}")
+    if given.size == 0:
+        return []
+    if given.dtype.kind not in "iu":
+        raise ValueError(f"lengths must hold integers; its dtype is {given.dtype}")
+    for index in (int(given.argmin()), int(given.argmax())):
+        if not 0 <= given[index] <= _UINT32_MAX:
+            raise ValueError(f"row {index} has a length of {given[index]}")
+    rows, ends = _core.pack(np.require(given, np.uint32, ["C", "A"]), seq_length)
+    return [rows[begin:end] for begin, end in itertools.pairwise([0, *ends.tolist()])]
+
+
+def _array(
+    out: Mapping[str, Any] | None, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.int64
+) -> Any:
+    """The caller's array of that name, to be checked when it is filled, or a new tensor."""
+    if out is not None:
+        if name not in out:
+            raise ValueError(f"out has no {name}")
+        return out[name]
+    if get_worker_info() is None or 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    # What torch's own default_collate does in a worker.
+    bytes_needed = math.prod(shape) * dtype.itemsize
+    storage = torch.UntypedStorage._new_shared(bytes_needed)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def _as_numpy(array: Any) -> Any:
+    """The same memory as NumPy has it."""
+    return array.numpy() if isinstance(array, torch.Tensor) else array
