@@ -57,6 +57,11 @@ class TOKCASK_API TokenizedCache {
   // accesses the same.
   [[nodiscard]] std::vector<bool> contains_many(std::span<const CacheKey> keys);
 
+  // The keys of all committed entries in key order, or of those of one tokenizer, one sequence length, or
+  // both. One pass over the store's keys; tokens are not touched.
+  [[nodiscard]] std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha = {},
+                                           std::optional<std::int32_t> sequence_len = {});
+
   // Stores a copy of `tokens`; an entry of the same key is replaced. Visible to this process at once, to
   // others after the next commit. Throws Error(kInvalidArgument) and stores nothing for a mask of another
   // length. May wait when the commit thread is behind. A put for which only protected entries could be

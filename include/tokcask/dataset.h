@@ -4,25 +4,24 @@
 //   auto dataset = tokcask::TokenDataset::open("/data/tokens", keys);
 //   for (std::size_t i : order) train(dataset.get(i)->input_ids());
 //
-// Opening looks every key up in one ordered pass and keeps where its record lies, 16 bytes each, in a table that
-// all processes of the run share (lib/shm/key_table.h). After that an item costs an index into the table and a
-// look at the record's header: no key is built, no tree is descended, no lock is taken that another process
-// could hold.
+// Opening looks every key up in one ordered pass and keeps where its record lies, 16 bytes each, in a table
+// that all processes of the run share (lib/shm/key_table.h). After that an item costs an index into the table
+// and a look at the record's header: no key is built, no tree is descended, no lock is taken that another
+// process could hold.
 //
 // Ownership: a movable handle, open read-only, which never takes the store's write lock. Views are those of
 // TokenizedCache: they stay valid and unchanged for as long as they are held.
 // Threads: all members may be called from any thread at any time.
-// Processes: a child made by fork() uses its parent's dataset as it is; its first call opens the store anew and
-// goes on with the table that it inherited. A process started otherwise opens the dataset from packed_keys()
-// and maps the table.
-// Snapshots: each call takes the newest snapshot, and gives it up at its end unless a view keeps it. So a
-// dataset sees what is committed meanwhile, pins no pages between calls however long an epoch is, and lets a
-// writer reuse what it freed. The table is of one transaction. As the store moves on, an entry in pages of its own
-// that was neither replaced nor removed is still found through the table; any other is looked up by its key
-// (about 1 to 2 us), and when a quarter of the list was, the table is made anew.
-// Failure: see error.h. get() and get_many() never throw for what is in the store: an entry that was evicted,
-// pruned, cleared or damaged is a miss. Entries that the dataset has are protected from eviction, as all that was
-// used since the oldest living run began.
+// Processes: a child made by fork() uses its parent's dataset as it is; its first call opens the store anew
+// and goes on with the table that it inherited. A process started otherwise opens the dataset from
+// packed_keys() and maps the table. Snapshots: each call takes the newest snapshot, and gives it up at its
+// end unless a view keeps it. So a dataset sees what is committed meanwhile, pins no pages between calls
+// however long an epoch is, and lets a writer reuse what it freed. The table is of one transaction. As the
+// store moves on, an entry in pages of its own that was neither replaced nor removed is still found through
+// the table; any other is looked up by its key (about 1 to 2 us), and when a quarter of the list was, the
+// table is made anew. Failure: see error.h. get() and get_many() never throw for what is in the store: an
+// entry that was evicted, pruned, cleared or damaged is a miss. Entries that the dataset has are protected
+// from eviction, as all that was used since the oldest living run began.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +42,7 @@ namespace tokcask {
 
 // What becomes of a key that the store has no entry for when the dataset is opened.
 enum class MissingKeys {
-  kError,  // Error(kNotFound), which says how many and names the first
+  kError,  // Error(kMissing), which says how many and names the first
   kDrop,   // it is left out: the items are those of kept(), in their order
   kKeep,   // its item is a miss until somebody puts it
 };
@@ -61,8 +60,8 @@ struct DatasetOptions {
 
 class TOKCASK_API TokenDataset {
  public:
-  // Opens the existing store in directory `root` and resolves `keys`, which may repeat. Throws Error: kNotFound
-  // (no store, or missing keys), kDamaged, kIo, kInvalidArgument (more than 2^32 - 1 keys), kUnsupported,
+  // Opens the existing store in directory `root` and resolves `keys`, which may repeat. Throws Error:
+  // kNotFound (no store), kMissing, kDamaged, kIo, kInvalidArgument (more than 2^32 - 1 keys), kUnsupported,
   // kBusy.
   static TokenDataset open(const std::filesystem::path& root, std::span<const CacheKey> keys,
                            DatasetOptions options = {});
@@ -92,8 +91,8 @@ class TOKCASK_API TokenDataset {
   // The keys in 8 to 12 bytes each, for open_packed() in another process of this machine.
   [[nodiscard]] std::vector<std::byte> packed_keys() const;
 
-  // Has the pages of these items read into the page cache, in file order, by a thread of this process. Returns
-  // at once; what is asked for beyond 65,536 ranges is left out. A hint: failures are silent.
+  // Has the pages of these items read into the page cache, in file order, by a thread of this process.
+  // Returns at once; what is asked for beyond 65,536 ranges is left out. A hint: failures are silent.
   void prefetch(std::span<const std::size_t> indices);
 
   // Idempotent. Views stay valid.

@@ -15,6 +15,7 @@ namespace tokcask {
 enum class Errc {
   kInvalidArgument,  // the caller's value breaks a stated rule; nothing was stored
   kNotFound,         // no store at this path (read-only open of an absent store)
+  kMissing,          // keys that must have entries have none
   kDamaged,          // the store's bytes are not what tokcask wrote
   kIo,               // the operating system refused (message has path and errno text)
   kBusy,             // another process holds the write lock past the time limit

@@ -60,6 +60,11 @@ std::vector<bool> TokenizedCache::contains_many(std::span<const CacheKey> keys) 
   return lease->contains_many(keys, *lease.run());
 }
 
+std::vector<CacheKey> TokenizedCache::keys(std::optional<std::string_view> tokenizer_sha,
+                                           std::optional<std::int32_t> sequence_len) {
+  return impl_->lease()->keys(tokenizer_sha, sequence_len);
+}
+
 void TokenizedCache::put(const CacheKey& key, const Tokens& tokens) {
   check_tokens(key, tokens);
   const auto lease = impl_->writing_lease();

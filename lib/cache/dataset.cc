@@ -30,8 +30,9 @@ std::size_t missing_in(std::span<const shm::Place> places) {
 
 Error missing_error(const std::filesystem::path& root, std::span<const shm::Place> places,
                     const record::KeyList& keys) {
-  const auto first = std::find_if(places.begin(), places.end(), [](const shm::Place& p) { return !p.known(); });
-  return {Errc::kNotFound,
+  const auto first =
+      std::find_if(places.begin(), places.end(), [](const shm::Place& p) { return !p.known(); });
+  return {Errc::kMissing,
           fmt::format("{}: {} of {} keys have no entry, the first of them {}; put them first, or have them "
                       "dropped or made when they are wanted",
                       root.string(), missing_in(places), places.size(),
@@ -93,9 +94,9 @@ class TokenDataset::Impl {
     const auto lease = handle_.lease();
     auto table = Prepared::attach(*lease, keys);
     // Who does not ask what is missing may have an older one. It finds what has changed by its key.
-    if (table && (missing == MissingKeys::kKeep ||
-                  (table->shared().txnid() == lease->snapshot()->transaction().id() &&
-                   missing_in(table->shared().places()) == 0))) {
+    if (table &&
+        (missing == MissingKeys::kKeep || (table->shared().txnid() == lease->snapshot()->transaction().id() &&
+                                           missing_in(table->shared().places()) == 0))) {
       return table;
     }
     const Resolution made = lease->resolve(keys);
@@ -123,8 +124,8 @@ class TokenDataset::Impl {
     return Prepared::publish(engine, made, record::KeyList::of(packed).value());
   }
 
-  // This process's. In a child, one more over the table that it inherited: the memory is shared, and the parent's
-  // object is left as it is, because its threads may have held its locks.
+  // This process's. In a child, one more over the table that it inherited: the memory is shared, and the
+  // parent's object is left as it is, because its threads may have held its locks.
   Prepared& prepared() {
     Prepared* prepared = prepared_.load(std::memory_order_acquire);
     if (prepared->generation() == fork_generation()) return *prepared;
@@ -149,8 +150,8 @@ TokenDataset TokenDataset::open(const std::filesystem::path& root, std::span<con
 TokenDataset TokenDataset::open_packed(const std::filesystem::path& root,
                                        std::span<const std::byte> packed_keys, DatasetOptions options) {
   // Copied, because the caller's bytes need not be aligned.
-  return TokenDataset(std::make_unique<Impl>(
-      root, std::vector<std::byte>(packed_keys.begin(), packed_keys.end()), options));
+  return TokenDataset(
+      std::make_unique<Impl>(root, std::vector<std::byte>(packed_keys.begin(), packed_keys.end()), options));
 }
 
 TokenDataset::TokenDataset(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}

@@ -101,6 +101,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<TokenView> get(const CacheKey& key, Run& run);
   std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys, Run& run);
   std::vector<bool> contains_many(std::span<const CacheKey> keys, Run& run);
+  std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha,
+                             std::optional<std::int32_t> sequence_len);
   Stats stats(const Run& run);
   VerifyReport verify();
   std::optional<SourceDirectory> source_directory(std::string_view path);

@@ -74,8 +74,9 @@ std::unique_ptr<Handle::Open> Handle::start(const FileId* inspected) const {
   return open;
 }
 
-// In the child, by the first of its threads to come here. The parent has walked the pages of the file and goes
-// on trusting them, so the child need not walk the same file again: that takes 150 ms for a million records.
+// In the child, by the first of its threads to come here. The parent has walked the pages of the file and
+// goes on trusting them, so the child need not walk the same file again: that takes 150 ms for a million
+// records.
 Handle::Open* Handle::reopen(Open* inherited) {
   auto fresh = start(&inherited->file);
   Open* expected = inherited;

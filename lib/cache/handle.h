@@ -60,7 +60,8 @@ class Handle {
   // Throws Error(kReadOnly) too.
   [[nodiscard]] Lease writing_lease();
 
-  // Waits for the leases of other threads. Idempotent. Throws what the last commit throws, when all is closed.
+  // Waits for the leases of other threads. Idempotent. Throws what the last commit throws, when all is
+  // closed.
   void close();
 
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }

@@ -22,8 +22,7 @@ Populator::~Populator() {
 }
 
 void Populator::read(std::vector<Range> ranges) {
-  std::sort(ranges.begin(), ranges.end(),
-            [](const Range& a, const Range& b) { return a.offset < b.offset; });
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.offset < b.offset; });
   const std::lock_guard lock(mutex_);
   Range joined{0, 0};
   const auto add = [&] {

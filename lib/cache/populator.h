@@ -1,9 +1,9 @@
 // Reads parts of data.mdb into the page cache ahead of those who will want them.
 //
-// One thread, made when it is first needed. Ranges of one request are read in file order, with near ones joined,
-// because a disk likes that and because advice per record costs more than it gains. The page cache belongs to
-// the machine: what one process asks for, all have. The map is not touched, so this process's memory does not
-// grow by what others will read.
+// One thread, made when it is first needed. Ranges of one request are read in file order, with near ones
+// joined, because a disk likes that and because advice per record costs more than it gains. The page cache
+// belongs to the machine: what one process asks for, all have. The map is not touched, so this process's
+// memory does not grow by what others will read.
 #pragma once
 
 #include <condition_variable>
@@ -31,8 +31,8 @@ class Populator {
   Populator(const Populator&) = delete;
   Populator& operator=(const Populator&) = delete;
 
-  // Asks for these parts of the file, in any order. Ranges beyond kMostWaiting in all are dropped: who asks for
-  // more than the disk can bring is served better by what it reads itself.
+  // Asks for these parts of the file, in any order. Ranges beyond kMostWaiting in all are dropped: who asks
+  // for more than the disk can bring is served better by what it reads itself.
   void read(std::vector<Range> ranges);
   // Asks for the whole file, after all else.
   void read_all();

@@ -39,12 +39,13 @@ std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, co
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
                                                          const record::KeyList& keys) {
-  auto shared = shm::KeyTable::publish(
-      engine.root(), {engine.uuid(), made.txnid, made.places, made.lengths, keys.bytes()});
+  auto shared = shm::KeyTable::publish(engine.root(),
+                                       {engine.uuid(), made.txnid, made.places, made.lengths, keys.bytes()});
   if (!shared->why_private().empty()) {
-    engine.message(Severity::kInfo, fmt::format("{}: cannot share a table of keys with processes that are not "
-                                                "forked, so each makes its own: {}",
-                                                engine.root().string(), shared->why_private()));
+    engine.message(Severity::kInfo,
+                   fmt::format("{}: cannot share a table of keys with processes that are not "
+                               "forked, so each makes its own: {}",
+                               engine.root().string(), shared->why_private()));
   }
   return std::make_shared<const Table>(std::move(shared));
 }

@@ -6,12 +6,12 @@
 //    table still holds if the entry table of the newest snapshot knows the record's generation.
 //  - Anything else: a record inside a leaf, which its neighbours' changes may have moved; an entry that was
 //    replaced or removed; a table that does not fit. The key is looked up as get() does.
-// When a quarter of the list took the last way, the table is made anew, or a newer one that another process has
-// made is taken.
+// When a quarter of the list took the last way, the table is made anew, or a newer one that another process
+// has made is taken.
 //
 // The table is believed as far as the record bears it out: the place must lie inside the file, and the record
-// there must have the generation that the table says, which no other record of the store has. At its first use
-// in this process it must also be of the item's key, and its checksum right.
+// there must have the generation that the table says, which no other record of the store has. At its first
+// use in this process it must also be of the item's key, and its checksum right.
 #pragma once
 
 #include <atomic>
@@ -36,8 +36,8 @@ namespace tokcask {
 // of the child's own.
 class Prepared {
  public:
-  // A table as one process uses it. Its memory may be shared; what of it was checked is the process's own, and
-  // a child goes on with what its parent had checked.
+  // A table as one process uses it. Its memory may be shared; what of it was checked is the process's own,
+  // and a child goes on with what its parent had checked.
   class Table {
    public:
     // Of a table whose key list is one: its checksum was right, or it was just made.
@@ -56,7 +56,8 @@ class Prepared {
     mutable std::atomic<std::uint64_t> by_key_{0};
   };
 
-  // A table that another process of this store has made of `keys`, or nothing. It may be of an older transaction.
+  // A table that another process of this store has made of `keys`, or nothing. It may be of an older
+  // transaction.
   static std::shared_ptr<const Table> attach(const Engine& engine, const record::KeyList& keys);
   // Makes one of what was resolved.
   static std::shared_ptr<const Table> publish(Engine& engine, const Resolution& made,

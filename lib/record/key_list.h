@@ -1,16 +1,18 @@
 // A list of keys in little space: what a data set's keys take in a pickle and in shared memory. A format, no
 // I/O.
 //
-// Most keys of one list differ in their section alone, which is 16 hex digits: such a key takes 8 bytes, and a
-// list of one million 8 MB instead of 90. Layout, little-endian, every part at a multiple of 8 bytes:
+// Most keys of one list differ in their section alone, which is 16 hex digits: such a key takes 8 bytes, and
+// a list of one million 8 MB instead of 90. Layout, little-endian, every part at a multiple of 8 bytes:
 //
 //   u32 version (1), u32 flags (bit 0: there are suffix numbers), u64 number of suffixes, u64 number of keys,
 //   u64 bytes of text
 //   sections    u64 per key: the section id's 16 lower-case hex digits as a number; for any other section id
 //               its place in the text: offset * 65536 + bytes
-//   numbers     u32 per key: which suffix follows the section in the canonical key, "|sha|len"; the top bit says
+//   numbers     u32 per key: which suffix follows the section in the canonical key, "|sha|len"; the top bit
+//   says
 //               that the section is in the text. Left out when all keys have suffix 0 and hex sections
-//   text        the suffixes, each with a u32 of its bytes before it; then the sections that are not hex digits
+//   text        the suffixes, each with a u32 of its bytes before it; then the sections that are not hex
+//   digits
 #pragma once
 
 #include <cstddef>
@@ -33,8 +35,8 @@ std::vector<std::byte> pack_keys(std::span<const CacheKey> keys);
 // Threads: immutable.
 class KeyList {
  public:
-  // Nothing if `bytes` (8-byte aligned) are not a packed list. Every place in it is checked here, but the text
-  // itself only when a key is made of it.
+  // Nothing if `bytes` (8-byte aligned) are not a packed list. Every place in it is checked here, but the
+  // text itself only when a key is made of it.
   static std::optional<KeyList> of(std::span<const std::byte> bytes);
 
   [[nodiscard]] std::size_t size() const noexcept { return sections_.size(); }

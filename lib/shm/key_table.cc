@@ -88,7 +88,8 @@ std::uint64_t checksum_of_body(int fd, std::size_t size) {
   if (!state) throw std::bad_alloc();
   XXH3_64bits_reset(state.get());
   for (std::size_t at = 0; at < size;) {
-    const ssize_t n = pread(fd, piece.data(), std::min(piece.size(), size - at), static_cast<off_t>(kBlockBytes + at));
+    const ssize_t n =
+        pread(fd, piece.data(), std::min(piece.size(), size - at), static_cast<off_t>(kBlockBytes + at));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return 0;
     XXH3_64bits_update(state.get(), piece.data(), static_cast<std::size_t>(n));
@@ -106,7 +107,8 @@ void remove_if_unused(int fd, const fs::path& file) {
   struct stat ours{};
   struct stat there{};
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) return;
-  if (fstat(fd, &ours) == 0 && stat(file.c_str(), &there) == 0 && same_file(ours, there)) unlink(file.c_str());
+  if (fstat(fd, &ours) == 0 && stat(file.c_str(), &there) == 0 && same_file(ours, there))
+    unlink(file.c_str());
 }
 
 void remove_unused(const fs::path& directory) {

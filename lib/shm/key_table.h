@@ -1,16 +1,18 @@
 // The key table: where the records of a fixed list of keys lie, in memory that all processes of a run share.
 //
 // A file `keys-<hash of the list>.shm` in the store's directory, mapped through Boost.Interprocess. The first
-// process that wants a list resolved makes it; the others, however they were started, map it. It is made whole
-// under another name, then renamed, and never changes; one that no longer fits is replaced by a newer one.
+// process that wants a list resolved makes it; the others, however they were started, map it. It is made
+// whole under another name, then renamed, and never changes; one that no longer fits is replaced by a newer
+// one.
 //
-// It is a hint, never the truth. Whoever uses it checks each record against what the table says of it. A table
-// that is missing, damaged, or of another store is made anew, and deleting it costs only the time to make it.
-// (Cutting it short while it is mapped is fatal, as it is for data.mdb: nobody does that to files of mode 0600.)
+// It is a hint, never the truth. Whoever uses it checks each record against what the table says of it. A
+// table that is missing, damaged, or of another store is made anew, and deleting it costs only the time to
+// make it. (Cutting it short while it is mapped is fatal, as it is for data.mdb: nobody does that to files of
+// mode 0600.)
 //
-// Lifetime: each process that has it mapped holds a shared flock(2) on it. Who lets go of it and finds no other
-// holder removes it, and so does whoever makes another table in the same directory: nothing stays behind for
-// long, also after a kill. A process that was forked shares its parent's lock.
+// Lifetime: each process that has it mapped holds a shared flock(2) on it. Who lets go of it and finds no
+// other holder removes it, and so does whoever makes another table in the same directory: nothing stays
+// behind for long, also after a kill. A process that was forked shares its parent's lock.
 //
 // Layout, little-endian:
 //   block 0   8 bytes magic "tokcaskK", u32 version (1), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
@@ -54,11 +56,12 @@ struct KeyTableContent {
   std::span<const std::byte> keys;  // packed
 };
 
-// Threads and processes: immutable, so all members may be called concurrently, also after fork() in the child.
+// Threads and processes: immutable, so all members may be called concurrently, also after fork() in the
+// child.
 class KeyTable {
  public:
-  // The table of the list `keys` in `directory`, or nothing if there is none that can be used. Reads the whole
-  // file once, without mapping it: its pages count for this process only when it uses them.
+  // The table of the list `keys` in `directory`, or nothing if there is none that can be used. Reads the
+  // whole file once, without mapping it: its pages count for this process only when it uses them.
   static std::unique_ptr<KeyTable> attach(const std::filesystem::path& directory, const Uuid& store,
                                           std::span<const std::byte> keys);
 

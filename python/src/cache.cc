@@ -21,7 +21,7 @@ nb::object to_python(std::optional<TokenView> view) {
 }
 
 Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
-                   double batch_age, bool allow_network_filesystem) {
+                   double batch_age, bool populate, bool allow_network_filesystem) {
   const auto milliseconds = [](double seconds, const char* name) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
   };
@@ -31,16 +31,18 @@ Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb
   options.lock_timeout = milliseconds(lock_timeout, "lock_timeout");
   options.batch_bytes = static_cast<std::uint64_t>(to_integer(batch_bytes, "batch_bytes", 0));
   options.batch_age = milliseconds(batch_age, "batch_age");
+  options.populate = populate;
   options.allow_network_filesystem = allow_network_filesystem;
   return options;
 }
 
 std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool read_only, double lock_timeout,
-                             nb::handle batch_bytes, double batch_age, bool allow_network_filesystem) {
+                             nb::handle batch_bytes, double batch_age, bool populate,
+                             bool allow_network_filesystem) {
   return std::make_unique<Handle>(OpenArguments{
       .path = std::filesystem::absolute(to_path(root, "root")).string(),
-      .options =
-          to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, allow_network_filesystem),
+      .options = to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, populate,
+                            allow_network_filesystem),
   });
 }
 
@@ -66,6 +68,21 @@ nb::list get_many(Handle& self, nb::iterable keys) {
   auto views = self.without_gil([&](TokenizedCache& store) { return store.get_many(wanted); });
   nb::list found;
   for (auto& view : views) found.append(to_python(std::move(view)));
+  return found;
+}
+
+nb::list keys(Handle& self, nb::handle tokenizer_sha, nb::handle sequence_len) {
+  std::optional<std::string> sha;
+  std::optional<std::int32_t> length;
+  if (!tokenizer_sha.is_none()) sha = to_text(tokenizer_sha, "tokenizer_sha");
+  if (!sequence_len.is_none()) {
+    const std::int64_t given = to_integer(sequence_len, "sequence_len", 1);
+    if (given > CacheKey::kMaxSequenceLen) throw nb::value_error("sequence_len is greater than 2**31 - 1");
+    length = static_cast<std::int32_t>(given);
+  }
+  nb::list found;
+  for (CacheKey& key : self.without_gil([&](TokenizedCache& store) { return store.keys(sha, length); }))
+    found.append(nb::cast(std::move(key)));
   return found;
 }
 
@@ -152,7 +169,7 @@ void set_state(Handle* self, const nb::tuple& state) {
   new (self) Handle(OpenArguments{
       .path = to_path(state[0], "root"),
       .options = to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
-                            nb::cast<double>(state[5]), nb::cast<bool>(state[6])),
+                            nb::cast<double>(state[5]), false, nb::cast<bool>(state[6])),
   });
 }
 
@@ -180,21 +197,27 @@ void bind_reports(nb::module_& module) {
 
 void bind_access(nb::class_<Handle>& cache) {
   cache
-      .def_static(
-          "open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = std::uint64_t{10} << 30,
-          nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
-          nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
-          nb::arg("allow_network_filesystem") = false,
-          nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int = 10737418240, "
-                  "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
-                  "batch_age: float = 1.0, allow_network_filesystem: bool = False) -> TokenizedCache"),
-          docs::kOpen)
+      .def_static("open", open, nb::arg("root"), nb::kw_only(),
+                  nb::arg("max_bytes") = std::uint64_t{10} << 30, nb::arg("read_only") = false,
+                  nb::arg("lock_timeout") = 60.0, nb::arg("batch_bytes") = std::uint64_t{64} << 20,
+                  nb::arg("batch_age") = 1.0, nb::arg("populate") = false,
+                  nb::arg("allow_network_filesystem") = false,
+                  nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int = 10737418240, "
+                          "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                          "batch_age: float = 1.0, populate: bool = False, "
+                          "allow_network_filesystem: bool = False) -> TokenizedCache"),
+                  docs::kOpen)
       .def("get", get, nb::arg("key"), nb::sig("def get(self, key: CacheKey) -> CachedTokens | None"),
            docs::kGet)
       .def("get_many", get_many, nb::arg("keys"),
            nb::sig(
                "def get_many(self, keys: collections.abc.Iterable[CacheKey]) -> list[CachedTokens | None]"),
            docs::kGetMany)
+      .def("keys", keys, nb::kw_only(), nb::arg("tokenizer_sha") = nb::none(),
+           nb::arg("sequence_len") = nb::none(),
+           nb::sig("def keys(self, *, tokenizer_sha: str | None = None, sequence_len: int | None = None) -> "
+                   "list[CacheKey]"),
+           docs::kKeys)
       .def("put", put, nb::arg("key"), nb::arg("tokens"), docs::kPut)
       .def("put_many", put_many, nb::arg("entries"),
            nb::sig("def put_many(self, entries: "

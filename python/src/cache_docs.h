@@ -31,6 +31,7 @@ read_only       open an existing store and never take its write lock; FileNotFou
 lock_timeout    seconds to wait for another process's write lock before BusyError
 batch_bytes     puts are committed when this many bytes are pending: what a kill can cost
 batch_age       ... or when the oldest pending put is this many seconds old
+populate        have the whole file read into the page cache in the background, in file order
 allow_network_filesystem
                 network file systems do not share maps and locks between hosts, so they are refused
 
@@ -46,6 +47,11 @@ inline constexpr const char* kGetMany =
     "One result per key, in the order given: CachedTokens or None. All are looked up in one snapshot, which "
     "is\n"
     "faster than as many calls of get().";
+
+inline constexpr const char* kKeys =
+    R"(The keys of all committed entries in key order, or of those of one tokenizer, one sequence length, or both.
+
+What tokcask.torch.TokenDataset takes. Tokens are not touched.)";
 
 inline constexpr const char* kPut =
     R"(Stores a copy of tokens under key; an entry of the same key is replaced.

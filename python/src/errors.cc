@@ -21,6 +21,8 @@ nb::object exception_class(Errc code) {
       return nb::borrow(PyExc_ValueError);
     case Errc::kNotFound:
       return nb::borrow(PyExc_FileNotFoundError);
+    case Errc::kMissing:
+      return own_class("MissingEntryError");
     case Errc::kDamaged:
       return own_class("DamagedError");
     case Errc::kIo:

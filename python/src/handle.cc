@@ -2,21 +2,13 @@
 
 namespace tokcask::python {
 
-Handle::Handle(OpenArguments arguments) : arguments_(std::move(arguments)) {
-  const LogAtEnd log(messages_);
-  Options options = arguments_.options;
-  options.on_message = [messages = messages_](Severity severity, std::string_view text) {
-    messages->push(severity, text);
-  };
-  const nb::gil_scoped_release release;
-  store_ = TokenizedCache::open(arguments_.path, std::move(options));
-}
-
-Handle::~Handle() {
-  const LogAtEnd log(messages_);
-  const nb::gil_scoped_release release;
-  store_.reset();
-}
+Handle::Handle(OpenArguments arguments)
+    : Logged([&](MessageSink sink) {
+        Options options = arguments.options;
+        options.on_message = std::move(sink);
+        return TokenizedCache::open(arguments.path, std::move(options));
+      }),
+      arguments_(std::move(arguments)) {}
 
 void Handle::close() {
   if (closed_) return;

@@ -11,6 +11,7 @@
 #include "cache.h"
 #include "cli.h"
 #include "collate.h"
+#include "dataset.h"
 #include "errors.h"
 #include "key.h"
 #include "tokens.h"
@@ -24,6 +25,7 @@ NB_MODULE(_core, module) {
   python::bind_tokens(module);
   python::bind_cache(module);
   python::bind_collate(module);
+  python::bind_dataset(module);
   python::bind_cli(module);
 
   // Pickles and messages shall name the public place. When the stub is made, the module is not in its

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
         VerifyReport,
         section_id,
     )
-    from tokcask._errors import BusyError, DamagedError, ReadOnlyError, UnsupportedError
+    from tokcask._errors import (
+        BusyError,
+        DamagedError,
+        MissingEntryError,
+        ReadOnlyError,
+        UnsupportedError,
+    )
     from tokcask._identity import tokenizer_sha256
     from tokcask._pretokenize import TokenizationStats, pretokenize_rows
 
@@ -31,6 +37,7 @@ __all__ = [
     "CachedTokens",
     "Damage",
     "DamagedError",
+    "MissingEntryError",
     "ReadOnlyError",
     "TokenizationStats",
     "TokenizedCache",
@@ -52,7 +59,13 @@ _HOMES = {
         "__version__",
         "section_id",
     ),
-    "tokcask._errors": ("BusyError", "DamagedError", "ReadOnlyError", "UnsupportedError"),
+    "tokcask._errors": (
+        "BusyError",
+        "DamagedError",
+        "MissingEntryError",
+        "ReadOnlyError",
+        "UnsupportedError",
+    ),
     "tokcask._identity": ("tokenizer_sha256",),
     "tokcask._pretokenize": ("TokenizationStats", "pretokenize_rows"),
 }

@@ -1,4 +1,4 @@
-"""What the store raises besides ValueError, FileNotFoundError and OSError. All are kinds of OSError."""
+"""What the store raises besides ValueError, FileNotFoundError and OSError."""
 
 from __future__ import annotations
 
@@ -19,5 +19,13 @@ class UnsupportedError(OSError):
     """The store cannot work in this place, e.g. on a network file system."""
 
 
-for _class in (DamagedError, BusyError, ReadOnlyError, UnsupportedError):
+class MissingEntryError(KeyError):
+    """A data set was asked for an item whose entry the store does not have (any more)."""
+
+    def __str__(self) -> str:
+        # KeyError's own shows a text in quotes.
+        return str(self.args[0]) if self.args else ""
+
+
+for _class in (DamagedError, BusyError, ReadOnlyError, UnsupportedError, MissingEntryError):
     _class.__module__ = "tokcask"

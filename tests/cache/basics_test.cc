@@ -390,4 +390,26 @@ TEST_CASE("puts are committed after the batch's age, and when it is half full, w
   CHECK(by_bytes.stats().entry_count == 53);
 }
 
+TEST_CASE("keys lists what is committed, of one tokenizer or length if asked") {
+  Fixture f;
+  auto cache = f.open();
+  CHECK(cache.keys().empty());
+  std::vector<CacheKey> all;
+  for (std::uint64_t i = 0; i < 30; ++i) {
+    all.push_back(key(i, static_cast<int>(i % 2), i % 3 == 0 ? 512 : 2048));
+    cache.put(all.back(), {.input_ids = ids(i, 10 * i)});
+  }
+  CHECK(cache.keys().empty());  // pending
+  cache.flush();
+  std::sort(all.begin(), all.end());
+  CHECK(cache.keys() == all);
+  CHECK(cache.keys(sha(1)).size() == 15);
+  CHECK(cache.keys({}, 512).size() == 10);
+  for (const CacheKey& key : cache.keys(sha(0), 512)) {
+    CHECK(key.tokenizer_sha() == sha(0));
+    CHECK(key.sequence_len() == 512);
+  }
+  CHECK(cache.keys("nobody's").empty());
+}
+
 }  // namespace tokcask

@@ -74,7 +74,8 @@ TEST_CASE("items come by index, in the order of the keys given, with lengths kno
   CHECK(is(views[2], 294, length_of(294)));
   CHECK(dataset.get_many({}).empty());
   error_of(Errc::kInvalidArgument, [&] { static_cast<void>(dataset.get(301)); });
-  error_of(Errc::kInvalidArgument, [&] { static_cast<void>(dataset.get_many(std::vector<std::size_t>{0, 400})); });
+  error_of(Errc::kInvalidArgument,
+           [&] { static_cast<void>(dataset.get_many(std::vector<std::size_t>{0, 400})); });
   CHECK(f.messages.all().empty());
 }
 
@@ -104,7 +105,7 @@ TEST_CASE("missing keys are an error, are dropped, or are misses until they are 
   auto cache = f.open();
   fill(cache, 3);
   const std::vector<CacheKey> keys{key(0), key(100), key(2), key(101)};
-  const std::string message = error_of(Errc::kNotFound, [&] { TokenDataset::open(f.root(), keys); });
+  const std::string message = error_of(Errc::kMissing, [&] { TokenDataset::open(f.root(), keys); });
   CHECK(message.find("2 of 4 keys") != std::string::npos);
   CHECK(message.find(key(100).canonical()) != std::string::npos);
 

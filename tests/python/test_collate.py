@@ -370,19 +370,19 @@ def test_refuses_options(options: Any, error: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "seq_length", "message"),
+    ("lengths", "sequence_len", "message"),
     [
         ([3, 9], 8, "row 1 has 9 tokens"),
         ([3, -1], 8, "row 1 has a length of -1"),
         ([2**32], 2**40, "row 0 has a length of 4294967296"),
         ([1.5], 8, "integers"),
         ([[1]], 8, "1-D"),
-        ([1], 0, "seq_length is 0"),
+        ([1], 0, "sequence_len is 0"),
     ],
 )
-def test_refuses_to_pack(lengths: Any, seq_length: int, message: str) -> None:
+def test_refuses_to_pack(lengths: Any, sequence_len: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        pack(lengths, seq_length)
+        pack(lengths, sequence_len)
 
 
 def test_packs_lengths_of_every_kind() -> None:

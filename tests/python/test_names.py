@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import pickle
 import re
 
 import numpy as np
@@ -85,7 +86,23 @@ def test_batches_of_the_contract() -> None:
     assert collate(rows, packing=4)["input_ids"].tolist() == [[1, 2, 3, 4]]
     collator: Collator = collate(pad_token_id=7, padding_side="left", pad_to_multiple_of=8)
     assert collator(rows)["input_ids"].shape == (2, 8)
-    assert [places.tolist() for places in pack([3, 1], seq_length=4)] == [[0, 1]]
+    assert [places.tolist() for places in pack([3, 1], sequence_len=4)] == [[0, 1]]
+
+
+def test_dataset_of_the_contract(tmp_path: pathlib.Path) -> None:
+    from tokcask.torch import TokenDataset
+
+    keys = [CacheKey("a", "sha", 8), CacheKey("b", "sha", 8)]
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        cache.put_many([(keys[0], CachedTokens([1, 2])), (keys[1], CachedTokens([3]))])
+    dataset = TokenDataset(tmp_path / "store", keys)
+    assert len(dataset) == 2
+    assert dataset[1]["input_ids"].tolist() == [3]
+    assert [row["input_ids"].tolist() for row in dataset.__getitems__([1, 0])] == [[3], [1, 2]]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again[0]["attention_mask"].tolist() == [1, 1]
+    assert dataset.lengths.tolist() == [2, 1]
+    assert "input_ids" in dataset.column_names
 
 
 def test_section_id_is_the_documented_hash() -> None:

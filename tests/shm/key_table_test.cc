@@ -21,7 +21,8 @@ constexpr Uuid kUuid = {1, 2, 3};
 
 // A table of `count` keys whose every byte tells from which `seed` it is.
 struct Content {
-  explicit Content(std::size_t count, std::uint64_t seed = 1) : places(count), lengths(count), keys(8 * count) {
+  explicit Content(std::size_t count, std::uint64_t seed = 1)
+      : places(count), lengths(count), keys(8 * count) {
     for (std::size_t i = 0; i < count; ++i) {
       places[i] = {8 * (seed + i), seed * 1000 + i};
       lengths[i] = static_cast<std::uint32_t>(seed + i);

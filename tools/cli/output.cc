@@ -55,6 +55,7 @@ int exit_code(Errc code) noexcept {
     case Errc::kBusy:
       return kExitBusy;
     case Errc::kIo:
+    case Errc::kMissing:  // no verb asks for entries that must be there
     case Errc::kUnsupported:
     case Errc::kReadOnly:
     case Errc::kClosed:

@@ -214,28 +214,35 @@ def collate(
     return collator
 
 
-def pack(lengths: npt.ArrayLike, seq_length: int) -> list[npt.NDArray[np.int64]]:
-    """Which rows go together so that few batches of `seq_length` tokens hold them all: best fit decreasing.
+def pack(lengths: npt.ArrayLike, sequence_len: int) -> list[npt.NDArray[np.int64]]:
+    """Which rows go together so that few batches of `sequence_len` tokens hold them all: best fit decreasing.
 
     Takes the length of each row and returns, for each pack, the places of its rows. The longest row comes
     first; each row goes where the least space is left that suffices. Rows of no tokens are left out. A row
-    longer than seq_length is a ValueError: it is neither split nor cut. The packs are those of TRL's
+    longer than sequence_len is a ValueError: it is neither split nor cut. The packs are those of TRL's
     pack_dataset(strategy="bfd"), in its order. A million rows take some tenths of a second, without the GIL.
     """
-    if not 1 <= operator.index(seq_length) < 2**63:
-        raise ValueError(f"seq_length is {seq_length}; it must be at least 1")
+    rows, ends = pack_in_order(lengths, sequence_len)
+    return [rows[begin:end] for begin, end in itertools.pairwise([0, *ends.tolist()])]
+
+
+def pack_in_order(
+    lengths: npt.ArrayLike, sequence_len: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The same as two arrays: the places of the rows, pack by pack, and where each pack ends in there."""
+    if not 1 <= operator.index(sequence_len) < 2**63:
+        raise ValueError(f"sequence_len is {sequence_len}; it must be at least 1")
     given = np.asarray(lengths)
     if given.ndim != 1:
         raise ValueError(f"lengths must be 1-D; its shape is {given.shape}")
     if given.size == 0:
-        return []
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     if given.dtype.kind not in "iu":
         raise ValueError(f"lengths must hold integers; its dtype is {given.dtype}")
     for index in (int(given.argmin()), int(given.argmax())):
         if not 0 <= given[index] <= _UINT32_MAX:
             raise ValueError(f"row {index} has a length of {given[index]}")
-    rows, ends = _core.pack(np.require(given, np.uint32, ["C", "A"]), seq_length)
-    return [rows[begin:end] for begin, end in itertools.pairwise([0, *ends.tolist()])]
+    return _core.pack(np.require(given, np.uint32, ["C", "A"]), sequence_len)
 
 
 def _array(

@@ -1,0 +1,214 @@
+#include "dataset.h"
+
+#include <nanobind/ndarray.h>
+
+#include <fmt/format.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <tokcask/dataset.h>
+
+#include "arguments.h"
+#include "logged.h"
+#include "tokens.h"
+
+namespace tokcask::python {
+namespace {
+
+namespace nb = nanobind;
+
+constexpr const char* kDataset =
+    R"(Items of a fixed list of keys, read by index. Use tokcask.torch.TokenDataset, which is made of it.
+
+keys           CacheKey objects, or their canonical forms
+packed         or the bytes of packed_keys() of another Dataset
+missing        what becomes of a key without an entry: "error" (MissingEntryError), "drop", or "keep"
+populate       have the whole file read into the page cache in the background
+allow_network_filesystem
+               as in TokenizedCache.open())";
+
+using Dataset = Logged<TokenDataset>;
+
+std::vector<CacheKey> to_keys(nb::iterable keys) {
+  std::vector<CacheKey> result;
+  for (const nb::handle key : keys) {
+    CacheKey* made = nullptr;
+    if (nb::try_cast(key, made, /*convert=*/false) && made != nullptr) {
+      result.push_back(*made);
+    } else if (nb::isinstance<nb::str>(key)) {
+      result.push_back(CacheKey::parse(to_text(key, "a key")));
+    } else {
+      throw nb::type_error(fmt::format("keys: item {} is {}, not a CacheKey or its text", result.size(),
+                                       kind_of(key))
+                               .c_str());
+    }
+  }
+  return result;
+}
+
+MissingKeys to_missing(std::string_view name) {
+  if (name == "error") return MissingKeys::kError;
+  if (name == "drop") return MissingKeys::kDrop;
+  if (name == "keep") return MissingKeys::kKeep;
+  throw nb::value_error("missing must be 'error', 'drop' or 'keep'");
+}
+
+void construct(Dataset* self, nb::handle root, nb::handle keys, nb::handle packed, nb::handle missing,
+               bool populate, bool allow_network_filesystem) {
+  const std::string path = std::filesystem::absolute(to_path(root, "root")).string();
+  DatasetOptions options{
+      .missing = to_missing(to_text(missing, "missing")),
+      .populate = populate,
+      .allow_network_filesystem = allow_network_filesystem,
+  };
+  if (!packed.is_none()) {
+    const auto bytes = nb::cast<nb::bytes>(packed);
+    const std::span<const std::byte> list(static_cast<const std::byte*>(bytes.data()), bytes.size());
+    new (self) Dataset([&](MessageSink sink) {
+      options.on_message = std::move(sink);
+      return TokenDataset::open_packed(path, list, options);
+    });
+    return;
+  }
+  const std::vector<CacheKey> list = to_keys(nb::cast<nb::iterable>(keys));
+  new (self) Dataset([&](MessageSink sink) {
+    options.on_message = std::move(sink);
+    return TokenDataset::open(path, list, options);
+  });
+}
+
+// Counted from the end if negative. IndexError for one that there is not.
+std::size_t to_index(const Dataset& self, nb::handle value) {
+  const std::size_t size = self.value().size();
+  const std::int64_t given = to_integer(value, "an index");
+  const std::int64_t index = given < 0 ? given + static_cast<std::int64_t>(size) : given;
+  if (index < 0 || static_cast<std::size_t>(index) >= size) {
+    throw nb::index_error(fmt::format("index {} of a dataset with {} items", given, size).c_str());
+  }
+  return static_cast<std::size_t>(index);
+}
+
+using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::vector<std::size_t> to_indices(const Dataset& self, nb::handle given) {
+  std::vector<std::size_t> indices;
+  if (Indices array; nb::try_cast(given, array, /*convert=*/false)) {
+    const std::size_t size = self.value().size();
+    indices.reserve(array.size());
+    for (std::size_t i = 0; i < array.size(); ++i) {
+      const std::int64_t index = array.data()[i];
+      if (index < 0 || static_cast<std::size_t>(index) >= size) {
+        indices.push_back(to_index(self, nb::int_(index)));
+      } else {
+        indices.push_back(static_cast<std::size_t>(index));
+      }
+    }
+    return indices;
+  }
+  for (const nb::handle index : nb::cast<nb::iterable>(given)) indices.push_back(to_index(self, index));
+  return indices;
+}
+
+nb::object item(Dataset& self, nb::handle index) {
+  const std::size_t at = to_index(self, index);
+  auto view = self.with_gil([&](TokenDataset& dataset) { return dataset.get(at); });
+  if (!view) return nb::none();
+  const nb::object tokens = nb::cast(CachedTokens(*std::move(view)));
+  nb::dict row;
+  row["input_ids"] = tokens.attr("input_ids");
+  row["attention_mask"] = tokens.attr("attention_mask");
+  return row;
+}
+
+// The rows, and the positions of those that are missing, which are None.
+nb::tuple items(Dataset& self, nb::handle indices) {
+  const std::vector<std::size_t> wanted = to_indices(self, indices);
+  auto views = self.without_gil([&](TokenDataset& dataset) { return dataset.get_many(wanted); });
+  nb::list rows;
+  nb::list missing;
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    if (views[i]) {
+      rows.append(nb::cast(CachedTokens(*std::move(views[i]))));
+    } else {
+      rows.append(nb::none());
+      missing.append(i);
+    }
+  }
+  return nb::make_tuple(rows, missing);
+}
+
+// A vector as a NumPy array that owns it.
+template <typename T, typename From>
+nb::object to_numpy(const From& values) {
+  auto owned = std::make_unique<std::vector<T>>();
+  owned->reserve(values.size());
+  for (const auto value : values) owned->push_back(static_cast<T>(value));
+  T* const data = owned->data();
+  const std::size_t shape[] = {values.size()};
+  const nb::capsule owner(owned.release(), [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, 1, shape, owner));
+}
+
+}  // namespace
+
+void bind_dataset(nb::module_& module) {
+  nb::class_<Dataset>(module, "Dataset", nb::is_final(), kDataset)
+      .def("__init__", construct, nb::arg("root"), nb::arg("keys") = nb::none(), nb::kw_only(),
+           nb::arg("packed") = nb::none(), nb::arg("missing") = "error", nb::arg("populate") = false,
+           nb::arg("allow_network_filesystem") = false,
+           nb::sig("def __init__(self, root: str | os.PathLike[str], "
+                   "keys: collections.abc.Iterable[CacheKey | str] | None = None, *, "
+                   "packed: bytes | None = None, missing: str = 'error', populate: bool = False, "
+                   "allow_network_filesystem: bool = False) -> None"))
+      .def("__len__", [](const Dataset& self) { return self.value().size(); })
+      .def("item", item, nb::arg("index"),
+           nb::sig("def item(self, index: typing.SupportsIndex) -> "
+                   "dict[str, numpy.typing.NDArray[numpy.int32]] | None"),
+           "One item as a dict of two read-only arrays, or None if its entry is gone.")
+      .def("items", items, nb::arg("indices"),
+           nb::sig("def items(self, indices: collections.abc.Iterable[typing.SupportsIndex]) -> "
+                   "tuple[list[CachedTokens], list[int]]"),
+           "The items, from one snapshot, and the positions of those whose entries are gone (None).")
+      .def(
+          "lengths",
+          [](Dataset& self) {
+            return to_numpy<std::int32_t>(
+                self.without_gil([](TokenDataset& dataset) { return dataset.lengths(); }));
+          },
+          nb::sig("def lengths(self) -> numpy.typing.NDArray[numpy.int32]"), "Tokens of each item.")
+      .def(
+          "key",
+          [](const Dataset& self, nb::handle index) { return self.value().key(to_index(self, index)); },
+          nb::arg("index"), nb::sig("def key(self, index: typing.SupportsIndex) -> CacheKey"),
+          "The key of an item.")
+      .def(
+          "kept", [](const Dataset& self) { return to_numpy<std::int64_t>(self.value().kept()); },
+          nb::sig("def kept(self) -> numpy.typing.NDArray[numpy.int64]"),
+          "With missing='drop', the place of each item in the list given; empty if none was dropped.")
+      .def(
+          "packed_keys",
+          [](const Dataset& self) {
+            const std::vector<std::byte> packed = self.value().packed_keys();
+            return nb::bytes(packed.data(), packed.size());
+          },
+          "The keys in 8 to 12 bytes each, for Dataset(root, packed=...).")
+      .def(
+          "prefetch",
+          [](Dataset& self, nb::handle indices) {
+            const std::vector<std::size_t> wanted = to_indices(self, indices);
+            self.with_gil([&](TokenDataset& dataset) { dataset.prefetch(wanted); });
+          },
+          nb::arg("indices"),
+          nb::sig("def prefetch(self, indices: collections.abc.Iterable[typing.SupportsIndex]) -> None"),
+          "Has the pages of these items read into the page cache in the background.")
+      .def(
+          "close", [](Dataset& self) { self.without_gil([](TokenDataset& dataset) { dataset.close(); }); },
+          "Idempotent. Arrays stay valid.")
+      .def_prop_ro("root", [](const Dataset& self) { return self.value().root().string(); },
+                   "The store's directory.");
+}
+
+}  // namespace tokcask::python

@@ -1,0 +1,218 @@
+"""TokenDataset: the entries of a list of keys as a map-style dataset for PyTorch's DataLoader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, SupportsIndex, Union
+
+import numpy as np
+import torch.utils.data
+from numpy.typing import NDArray
+
+from tokcask._arrays import as_int32
+from tokcask._core import CachedTokens, CacheKey, Dataset
+from tokcask._errors import MissingEntryError
+from tokcask.torch._collate import pack_in_order
+
+Row = dict[str, NDArray[np.int32]]
+Made = Union[CachedTokens, Mapping[str, Any], Any]
+
+
+class TokenDataset(torch.utils.data.Dataset[Any]):
+    """The tokens stored under each of a fixed list of keys, by index.
+
+        dataset = TokenDataset("tokens", keys)
+        loader = DataLoader(dataset, batch_size=64, shuffle=True, num_workers=4, collate_fn=collate)
+
+    root      the directory of an existing store; it is opened read-only, and may be written meanwhile
+    keys      CacheKey objects or their canonical forms, in the order of the items; a key may repeat
+    missing   what to do about a key that the store has no entry for, when the dataset is opened and later, e.g.
+              after the entry was evicted, pruned or cleared:
+              "error"  MissingEntryError (a KeyError), also at once if any key has none
+              "drop"   leave such keys out when it is opened; MissingEntryError later
+              a callable  which is given the index and returns the item's tokens: CachedTokens, a mapping with
+                          input_ids, or the ids themselves. It may tokenize; it has to be picklable for spawn
+    populate  have the whole store read into the page cache in the background
+    allow_network_filesystem
+              as in TokenizedCache.open()
+
+    dataset[i] is a dict of two read-only int32 arrays, input_ids and attention_mask, that lie in the store's memory
+    map. They stay valid and unchanged for as long as they are held, which keeps their pages from being reused: hold
+    a batch, not an epoch.
+
+    Processes: works in forked workers and in those started by spawn or forkserver, without a worker_init_fn.
+    Pickling takes the path and the keys (8 bytes each); where the records lie is resolved once and shared.
+    Threads: all methods may be called from any thread.
+    Snapshots: every call sees what was committed last, and pins nothing when it is over.
+    """
+
+    column_names = ("input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        keys: Iterable[CacheKey | str],
+        *,
+        missing: Literal["error", "drop"] | Callable[[int], Made] = "error",
+        populate: bool = False,
+        allow_network_filesystem: bool = False,
+    ) -> None:
+        if not callable(missing) and missing not in ("error", "drop"):
+            raise ValueError(f"missing must be 'error', 'drop' or a callable, not {missing!r}")
+        self._make = missing if callable(missing) else None
+        self._allow_network_filesystem = allow_network_filesystem
+        self._native = Dataset(
+            root,
+            keys,
+            missing="keep" if callable(missing) else missing,
+            populate=populate,
+            allow_network_filesystem=allow_network_filesystem,
+        )
+        kept = self._native.kept()
+        self._indices = kept if len(kept) else None
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def __getitem__(self, index: SupportsIndex) -> Row:
+        row = self._native.item(index)
+        if row is not None:
+            return row
+        made = self._made(index)
+        return {"input_ids": made.input_ids, "attention_mask": made.attention_mask}
+
+    def __getitems__(self, indices: Iterable[SupportsIndex]) -> list[CachedTokens]:
+        """The items at these indices, from one snapshot: what a DataLoader asks for once per batch.
+
+        Each is a CachedTokens, a read-only mapping with the keys input_ids and attention_mask.
+        """
+        if not isinstance(indices, (list, tuple, np.ndarray)):
+            indices = list(indices)
+        rows, missing = self._native.items(indices)
+        for position in missing:
+            rows[position] = self._made(indices[position])
+        return rows
+
+    def _made(self, index: SupportsIndex) -> CachedTokens:
+        place = range(len(self))[index]
+        if self._make is None:
+            raise MissingEntryError(
+                f"{self.root}: item {place} ({self.key(place)}) has no entry any more; it was evicted, pruned, "
+                "cleared or damaged. Give TokenDataset missing=FUNCTION to have such items made"
+            )
+        made = self._make(place)
+        if not isinstance(made, Mapping):
+            made = {"input_ids": made}
+        mask = made.get("attention_mask")
+        return CachedTokens(
+            as_int32(np.asarray(made["input_ids"]), "input_ids"),
+            None if mask is None else as_int32(np.asarray(mask), "attention_mask"),
+        )
+
+    @property
+    def root(self) -> str:
+        """The store's directory."""
+        return self._native.root
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each item when it was resolved, without touching them; 0 for a missing one. A new array."""
+        return self._native.lengths()
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """The place of each item in the list of keys given: with missing="drop", some are left out."""
+        return np.arange(len(self)) if self._indices is None else self._indices
+
+    def key(self, index: SupportsIndex) -> CacheKey:
+        """The key of an item."""
+        return self._native.key(index)
+
+    def prefetch(self, indices: Iterable[SupportsIndex]) -> None:
+        """Has the pages of these items read into the page cache in the background, in file order.
+
+        Returns at once. The page cache is the machine's: what the main process asks for, its workers have.
+        """
+        self._native.prefetch(indices)
+
+    def pack(self, sequence_len: int) -> PackedDataset:
+        """The items packed into rows of at most sequence_len tokens; see PackedDataset."""
+        return PackedDataset(self, sequence_len)
+
+    def close(self) -> None:
+        """Lets go of the store. Idempotent. Arrays stay valid; items cannot be read any more."""
+        self._native.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = (self.root, self._native.packed_keys(), self._make, self._indices, self._allow_network_filesystem)
+        return _reopen, (type(self), *state)
+
+    def __repr__(self) -> str:
+        return f"<tokcask.torch.TokenDataset {self.root!r}: {len(self)} items>"
+
+
+def _reopen(
+    kind: type[TokenDataset],
+    root: str,
+    packed: bytes,
+    make: Callable[[int], Made] | None,
+    indices: NDArray[np.int64] | None,
+    allow_network_filesystem: bool,
+) -> TokenDataset:
+    dataset = kind.__new__(kind)
+    dataset._make = make
+    dataset._indices = indices
+    dataset._allow_network_filesystem = allow_network_filesystem
+    dataset._native = Dataset(
+        root, packed=packed, missing="keep", allow_network_filesystem=allow_network_filesystem
+    )
+    return dataset
+
+
+class PackedDataset(torch.utils.data.Dataset[Any]):
+    """The items of a TokenDataset packed into rows: each item here is a group of its items.
+
+        packed = dataset.pack(2048)
+        loader = DataLoader(packed, batch_size=8, shuffle=True, collate_fn=Collator(max_length=2048))
+
+    Packed by best fit decreasing over the lengths alone, so no token is touched. An item is never split and never
+    cut: one that is longer than sequence_len is a ValueError. Items without tokens are left out.
+
+    packed[j] is a list of rows, for tokcask.torch.collate, which makes one row of each group. Processes and threads
+    as for TokenDataset.
+    """
+
+    def __init__(self, dataset: TokenDataset, sequence_len: int) -> None:
+        self.dataset = dataset
+        self.sequence_len = sequence_len
+        # Two arrays, because a million small ones would be copied into every worker.
+        self._items, ends = pack_in_order(dataset.lengths, sequence_len)
+        self._bounds = np.concatenate([np.zeros(1, np.int64), ends])
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def group(self, index: SupportsIndex) -> NDArray[np.int64]:
+        """Which items of the dataset are in the group at this index."""
+        place = range(len(self))[index]
+        return self._items[self._bounds[place] : self._bounds[place + 1]]
+
+    def __getitem__(self, index: SupportsIndex) -> list[CachedTokens]:
+        return self.dataset.__getitems__(self.group(index))
+
+    def __getitems__(self, indices: Iterable[SupportsIndex]) -> list[list[CachedTokens]]:
+        """The groups at these indices, from one snapshot."""
+        groups = [self.group(index) for index in indices]
+        rows = self.dataset.__getitems__(np.concatenate(groups)) if groups else []
+        ends = np.cumsum([len(group) for group in groups], dtype=np.int64).tolist()
+        return [rows[end - len(group) : end] for group, end in zip(groups, ends)]
+
+    def prefetch(self, indices: Iterable[SupportsIndex]) -> None:
+        """Has the pages of these groups read into the page cache; see TokenDataset.prefetch()."""
+        groups = [self.group(index) for index in indices]
+        if groups:
+            self.dataset.prefetch(np.concatenate(groups))
+
+    def __repr__(self) -> str:
+        return f"<tokcask.torch.PackedDataset of {self.dataset!r}: {len(self)} groups of {self.sequence_len} tokens>"
