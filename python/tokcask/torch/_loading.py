@@ -23,8 +23,8 @@ _STATE_VERSION = 1
 _CHUNK = 4096
 # Items that the iterable form reads at a time.
 _READ = 64
-# A permutation of fewer numbers is cut out of one of this many bits: a network of smaller halves mixes badly.
-_LEAST_BITS = 8
+# The network's least: smaller halves mix badly.
+_LEAST_BITS = 12
 _NOTHING = object()
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of splitmix64's finalizer
 
@@ -32,9 +32,10 @@ _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  #
 class _Permutation:
     """A permutation of range(length) that is computed, not stored: O(1) memory, and O(1) time per position.
 
-    A Feistel network permutes the numbers of as few bits as hold length - 1; what it maps beyond the range
-    goes through it again until it is inside (cycle walking), less than twice on average from 128 items on.
-    Its eight keys are the BLAKE2b hash of seed and epoch. Not for secrets.
+    A Feistel network permutes the numbers of as few bits as hold length - 1, but 12 at least. What it maps
+    beyond the range goes through it again until it is inside (cycle walking), once more at most on average.
+    Its eight keys are the BLAKE2b hash of seed and epoch. Up to 4,096 items are in the order that is left of
+    all 12-bit numbers. Not for secrets.
     """
 
     def __init__(self, length: int, seed: int, epoch: int) -> None:
@@ -45,9 +46,15 @@ class _Permutation:
         text = f"{seed} {epoch}".encode()
         digest = hashlib.blake2b(text, digest_size=64, person=b"tokcask order 1").digest()
         self._keys = np.frombuffer(digest, "<u8").astype(np.uint64)
+        self._small: npt.NDArray[np.uint64] | None = None
+        if bits == _LEAST_BITS:
+            numbers = self._network(np.arange(2**bits, dtype=np.uint64))
+            self._small = numbers[numbers < self._length]
 
     def __call__(self, positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """What stands at these positions, each below length. A new array of the same shape, 1-D."""
+        if self._small is not None:
+            return self._small[positions]
         result = self._network(positions)
         outside = np.flatnonzero(result >= self._length)
         while outside.size > 0:
@@ -147,7 +154,7 @@ class _Progress:
             self.position = position
 
     def end(self, owner: object) -> None:
-        """The pass is complete: the next is that of the next epoch."""
+        """The pass is complete: what comes next is of the next epoch."""
         if owner is self._owner:
             self.epoch, self.position, self._owner = self.epoch + 1, 0, None
 
@@ -159,10 +166,7 @@ class _Progress:
         if epoch != self.epoch:
             self.seek(_whole_number(epoch, "epoch"), 0)
 
-    def state(self, whole: bool) -> dict[str, int]:
-        """`whole` says that nothing is left of this epoch."""
-        if whole:
-            return {"version": _STATE_VERSION, "epoch": self.epoch + 1, "position": 0}
+    def state(self) -> dict[str, int]:
         return {"version": _STATE_VERSION, "epoch": self.epoch, "position": self.position}
 
 
@@ -205,8 +209,8 @@ class ResumableSampler(Sampler[int]):
     number of workers.
 
     iter() begins a pass: at the position that load_state_dict() restored, or else at the start of the epoch.
-    A pass that comes to its end advances the epoch. One that is given up does not, so the next has the same
-    order; call set_epoch() for another.
+    The last index of a pass advances the epoch. A pass that is given up before does not, so the next has the
+    same order; call set_epoch() for another.
 
     state_dict() counts the indices that the pass begun last has handed out. A DataLoader with workers takes
     them ahead of the training loop: TokenDataLoader and torchdata's StatefulDataLoader know by how many, a
@@ -242,7 +246,7 @@ class ResumableSampler(Sampler[int]):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the pass under way, or else of the next."""
+        """The epoch of what comes next: after the last index of one, the next."""
         return self._progress.epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -252,12 +256,7 @@ class ResumableSampler(Sampler[int]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass is, in ints and bools. After its last index, that is the start of the next epoch."""
-        return self._state(self._order.count)
-
-    def _state(self, end: int) -> dict[str, Any]:
-        """state_dict() of one that goes to position `end`."""
-        position = self._progress.position
-        return {**self._progress.state(whole=position > 0 and position >= end), **self._order.identity()}
+        return {**self._progress.state(), **self._order.identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next iter() goes on where the state was taken; one that is under way goes on uncounted.
@@ -278,9 +277,12 @@ class ResumableSampler(Sampler[int]):
         position = progress.position
         for index in self._from(progress.epoch, position):
             position += 1
-            progress.move(owner, position)
+            if position < self._order.count:
+                progress.move(owner, position)
+            else:
+                progress.end(owner)
             yield index
-        progress.end(owner)
+        progress.end(owner)  # of a pass that had no index
 
     def _from(self, epoch: int, position: int) -> Iterator[int]:
         return self._order.indices(epoch, range(position, self._order.count))
@@ -313,7 +315,7 @@ class _Source:
     _start: tuple[int, int] | None = None
 
     def begin(self) -> object:
-        """Begins a pass: the next iteration starts at its place, and counts nothing. Returns the pass's owner."""
+        """Begins a pass and returns its owner. The next iteration starts at its place, and counts nothing."""
         owner = self._progress.begin()
         self._start = (self._progress.epoch, self._progress.position)
         return owner
@@ -344,14 +346,10 @@ class _LoaderSampler(_Source, ResumableSampler):
 
     def count(self, owner: object, batches: int) -> None:
         position = self._progress.position + batches * self._batch_size
-        self._progress.move(owner, min(position, len(self)))
-
-    def state_dict(self) -> dict[str, Any]:
-        end = len(self)
-        # With drop_last, nothing comes after the last full batch from here.
-        if self._order.drop_last and end - self._progress.position < self._batch_size:
-            end = self._progress.position
-        return self._state(end)
+        if len(self) - position >= (self._batch_size if self._order.drop_last else 1):
+            self._progress.move(owner, position)
+        else:
+            self._progress.end(owner)
 
     def __iter__(self) -> Iterator[int]:
         start = self._taken_start()
@@ -395,7 +393,7 @@ class _LoaderBatches(_Source, Sampler[Sequence[int]]):
         self._progress.move(owner, self._progress.position + batches)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self._progress.state(whole=False), **self._identity()}
+        return {**self._progress.state(), **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._progress.seek(*_checked(state, self._identity(), None))
@@ -425,9 +423,9 @@ class TokenDataLoader(DataLoader[Any]):
     Going on reads nothing that has been and skips nothing: it takes as long as starting.
 
     iter() begins a pass: at the position that load_state_dict() restored, or else at the start of the epoch.
-    A pass that comes to its end advances the epoch. One that is given up does not, so the next has the same
-    order; call set_epoch() for another. Of several iterators, the one made last is counted. A state taken
-    after a batch raised an error goes on with that batch, unless a later one was handed out.
+    The last batch of a pass advances the epoch. A pass that is given up before does not, so the next has the
+    same order; call set_epoch() for another. Of several iterators, the one made last is counted. A state
+    taken after a batch raised an error goes on with that batch, unless the loop went on without it.
 
     Used by one thread at a time, as any DataLoader.
     """
@@ -516,7 +514,7 @@ class TokenDataLoader(DataLoader[Any]):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the pass under way, or else of the next."""
+        """The epoch of what comes next: after the last batch of one, the next."""
         return self._source.epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -528,8 +526,8 @@ class TokenDataLoader(DataLoader[Any]):
         """Where the training loop is, in ints, strings and bools: for JSON as for torch.save.
 
         It counts items, so batch_size may differ where it is loaded; with batch_sampler, it counts batches.
-        It is the same for all ranks. After the last batch of an epoch, it is the start of the next (with
-        batch_sampler: once the loop has ended).
+        It is the same for all ranks. After the last batch of an epoch, it is the start of the next; with
+        batch_sampler, when the loop has ended.
         """
         return self._source.state_dict()
 
