@@ -1,12 +1,14 @@
-"""The order of items, and going on in the middle of it: ResumableSampler, TokenDataLoader, TokenIterableDataset."""
+"""The order of items, and going on in the middle of it: the sampler, the loader and the iterable form."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import pickle
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -213,7 +215,7 @@ def test_going_on_far_away_costs_nothing() -> None:
 
 def test_a_pass_that_is_given_up_does_not_count() -> None:
     sampler = ResumableSampler(100)
-    first = [index for index, _ in zip(sampler, range(10), strict=False)]
+    first = list(itertools.islice(sampler, 10))
     given_up = iter(sampler)
     next(given_up)
     order = list(sampler)
@@ -321,6 +323,9 @@ def test_goes_on_after_every_batch(length: int, batch_size: int, drop_last: bool
     history = list(walked(loader, 3))
     batches = [batch for batch, _ in history]
     assert len(batches) == 3 * len(make())
+    for epoch in range(3 if batches else 0):
+        end = history[(epoch + 1) * len(make()) - 1][1]
+        assert (end["epoch"], end["position"]) == (epoch + 1, 0)
     for done, state in enumerate([state, *(state for _, state in history)]):
         again = make()
         again.load_state_dict(stored(state))
@@ -359,9 +364,7 @@ def test_goes_on_with_every_start_method(method: str) -> None:
     loader.load_state_dict(stored(reference[4][1]))
     assert list(walked(loader, 2)) == reference[5:22]
     # Once more with the same workers, which are ahead when the loop is left.
-    for _, (batch, state) in zip(range(2), walked(loader, 1), strict=False):
-        pass
-    assert (batch, state) == reference[23]
+    assert list(itertools.islice(walked(loader, 1), 2)) == reference[22:24]
     loader.load_state_dict(reference[12][1])
     assert list(walked(loader, 1)) == reference[13:22]
 
@@ -386,7 +389,7 @@ def test_a_loop_that_is_left_and_one_that_is_restored() -> None:
     loader = loader_of(Items(40), shuffle=True)
     order = lists(loader)
     loader.set_epoch(0)
-    assert lists(batch for batch, _ in zip(loader, range(3), strict=False)) == order[:3]
+    assert lists(itertools.islice(loader, 3)) == order[:3]
     state = loader.state_dict()
     assert (state["epoch"], state["position"]) == (0, 12)
     assert lists(loader) == order
@@ -426,7 +429,7 @@ def test_another_batch_size_goes_on_with_the_same_items() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_that_fails(workers: int) -> None:
     """Not counted, unless the loop goes on without it."""
-    loader = loader_of(Items(20, bad=(9,)), num_workers=workers)
+    loader = loader_of(Items(24, bad=(9,)), num_workers=workers)
     batches = iter(loader)
     assert [next(batches)[0], next(batches)[0]] == [0, 4]
     with pytest.raises(LookupError, match="bad item"):
@@ -434,8 +437,31 @@ def test_a_batch_that_fails(workers: int) -> None:
     assert loader.state_dict()["position"] == 8
     assert next(batches)[0] == 12
     assert loader.state_dict()["position"] == 16
+    assert next(batches)[0] == 16
+    assert loader.state_dict()["position"] == 20
     assert len(list(batches)) == 1
     assert loader.epoch == 1
+
+
+class Slow(Items):
+    def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
+        time.sleep(0.4)
+        return super().__getitems__(indices)
+
+
+def test_a_batch_that_is_late() -> None:
+    """torch waits for it again, so it is counted when it comes."""
+    loader = loader_of(Slow(12), num_workers=1, timeout=0.3)
+    batches, late, found = iter(loader), 0, []
+    while len(found) < 3:
+        try:
+            found.append(next(batches)[0])
+        except RuntimeError:
+            late += 1
+        assert loader.state_dict()["position"] == len(found) * 4 % 12
+    assert found == [0, 4, 8]
+    assert late > 0
+    assert list(batches) == []
 
 
 def test_pinned_memory() -> None:
@@ -477,10 +503,10 @@ def test_prefetches_in_the_process_of_the_loop() -> None:
 
 
 class Budget:
-    """Batches of at most so many tokens, as somebody may write them: no len(), an order of each epoch's own."""
+    """Batches of at most so many tokens, as somebody may write them: without len(), each epoch's its own."""
 
-    def __init__(self, lengths: np.ndarray, tokens: int) -> None:
-        self.lengths, self.tokens, self.epoch = lengths, tokens, 0
+    def __init__(self, lengths: np.ndarray, tokens: int, epoch: int = 0) -> None:
+        self.lengths, self.tokens, self.epoch = lengths, tokens, epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -508,7 +534,9 @@ def test_batches_of_another_sampler(workers: int) -> None:
         )
 
     history = list(walked(make()[1], 2))
+    lengths = Items(40).lengths
     assert sorted(index for batch, _ in history for index in batch) == sorted([*range(40)] * 2)
+    assert [batch for batch, _ in history] == [*Budget(lengths, 12, 0), *Budget(lengths, 12, 1)]
     for done in (0, 1, 5, len(history) - 1):
         items, loader = make()
         if done > 0:
@@ -527,9 +555,9 @@ def test_batches_of_a_sampler_of_ours() -> None:
     sampler = ResumableSampler(items, seed=3)
     loader = TokenDataLoader(items, batch_sampler=BatchSampler(sampler, 4, False), collate_fn=first_tokens)
     assert len(loader) == 10
-    assert [lists(loader) for _ in range(3)] == [lists(plain) for plain in [loader_of(items, shuffle=True)] * 3]
-    for _, _ in zip(range(2), loader, strict=False):
-        pass
+    plain = loader_of(items, shuffle=True)
+    assert [lists(loader) for _ in range(3)] == [lists(plain) for _ in range(3)]
+    assert len(lists(itertools.islice(loader, 2))) == 2
     assert (loader.epoch, loader.state_dict()["position"]) == (3, 2)
     assert len(lists(loader)) == 10
 
@@ -539,6 +567,20 @@ def test_is_a_dataloader() -> None:
     assert isinstance(loader, DataLoader)
     assert (loader.batch_size, loader.drop_last, len(loader)) == (4, True, 2)
     assert isinstance(loader.sampler, ResumableSampler)
+
+
+def test_another_loader_around_its_batches() -> None:
+    """accelerate makes one, which tells the epoch before each pass. A first look does not disturb it."""
+    items = Items(40)
+    plain, loader = (loader_of(items, shuffle=True) for _ in range(2))
+    orders = [lists(plain) for _ in range(3)]
+    assert next(iter(loader)).tolist() == orders[0][0]
+    other: Any = DataLoader(items, batch_sampler=loader.batch_sampler, collate_fn=first_tokens)
+    assert [lists(other) for _ in range(2)] == orders[:2]
+    for epoch in (2, 0):
+        sampler: Any = loader.sampler
+        sampler.set_epoch(epoch)
+        assert lists(other) == orders[epoch]
 
 
 class WithoutPrefetch:
