@@ -46,7 +46,8 @@ TOKCASK_LOOP void count(std::int64_t* to, std::size_t n) {
 
 #undef TOKCASK_LOOP
 
-// A table of the loops above, in functions with the given attributes.
+// A table of the loops above, in functions with the given attributes, which cannot stand in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define TOKCASK_LOOPS(name, attributes)                                                             \
   struct name {                                                                                     \
     attributes static void widen_(const std::int32_t* from, std::size_t n, std::int64_t* to) {      \
@@ -70,6 +71,7 @@ TOKCASK_LOOPS(Avx512, __attribute__((target("avx512f"))));
 #endif
 
 #undef TOKCASK_LOOPS
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace
 

@@ -213,6 +213,9 @@ void Rows::add(nb::handle row, const Place& place) {
 }
 
 void Rows::add_other(nb::handle row, const Place& place) {
+  if (row.is_none()) {
+    throw nb::type_error((place.text() + " is None, as get_many() returns for a miss").c_str());
+  }
   const std::string whose = " of " + place.text();
   CachedTokens::Given given{.input_ids = nb::borrow(row), .attention_mask = nb::none()};
   if (is_mapping(row)) {

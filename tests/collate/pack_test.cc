@@ -113,7 +113,9 @@ TEST_CASE("what does not fit is refused") {
 }
 
 TEST_CASE("a million rows do not take long") {
-  std::mt19937_64 random(1);
+  const std::uint64_t seed = test::test_seed();
+  INFO("TOKCASK_TEST_SEED=" << seed);
+  std::mt19937_64 random(seed);
   std::vector<std::uint32_t> lengths(1'000'000);
   for (std::uint32_t& length : lengths) length = static_cast<std::uint32_t>(1 + random() % 2048);
   const Packing packing = pack_best_fit_decreasing(lengths, 2048);

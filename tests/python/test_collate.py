@@ -7,6 +7,7 @@ import pathlib
 import pickle
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -322,6 +323,7 @@ def test_rows_without_tokens(rows: Any) -> None:
         ([[[1]]], {"packing": 2}, ValueError, "grouped already"),
         ([[1], [2**31]], {}, ValueError, "input_ids of row 1 holds 2147483648.*int32"),
         ([[1], [1.5]], {}, ValueError, "input_ids of row 1 must hold integers.*float64"),
+        ([[1], None], {}, TypeError, "row 1 is None, as .* for a miss"),
         ([[1], 5], {}, ValueError, "input_ids of row 1 must be 1-D"),
         ([[1], "abc"], {}, ValueError, "input_ids of row 1 must be 1-D"),
         ([[1], [[2]]], {}, ValueError, "input_ids of row 1 must be 1-D"),
@@ -433,6 +435,14 @@ def test_refuses_arrays(array: Any, error: type[Exception], message: str) -> Non
     with pytest.raises(error, match=message):
         collate([[1, 2, 3], [4]], out=out)
     assert ids.tolist() == [[9] * 3] * 2
+
+
+def test_in_many_threads(store: TokenizedCache, rng: random.Random) -> None:
+    tokens = from_store(store, random_rows(rng, count=64))
+    expected = collate(tokens)
+    with ThreadPoolExecutor(8) as threads:
+        for batch in threads.map(lambda _: collate(tokens), range(400)):
+            check_same(batch, expected)
 
 
 def test_the_batch_outlives_the_rows(store: TokenizedCache) -> None:
