@@ -8,6 +8,7 @@
 
 #include "arguments.h"
 #include "cli/cli.h"
+#include "gil.h"
 
 namespace tokcask::python {
 namespace {
@@ -98,7 +99,7 @@ int run_cli(const nb::list& arguments, nb::callable load) {
   const cli::TokenizerLoader loader = [load = nb::handle(load)](const std::string& file, unsigned jobs) {
     return load_tokenizer(load, file, jobs);
   };
-  const nb::gil_scoped_release release;
+  const WithoutGil released;
   return cli::run(args, loader);
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "arguments.h"
+#include "gil.h"
 
 namespace tokcask::python {
 namespace {
@@ -107,7 +108,7 @@ void pad(const Rows& rows, const Padding& padding, nb::handle input_ids, nb::han
   const Output64 ids(input_ids, "input_ids", shape);
   const Output64 mask(attention_mask, "attention_mask", shape);
   const Output64 own_labels(labels, "labels", shape);
-  const nb::gil_scoped_release release;
+  const WithoutGil released;
   pad_rows(rows.tokens(), padding,
            {.input_ids = ids.span(), .attention_mask = mask.span(), .labels = own_labels.span()});
 }
@@ -120,7 +121,7 @@ void pad_groups(const Rows& rows, const Padding& padding, nb::handle input_ids, 
   const Output64 ids(input_ids, "input_ids", shape);
   const Output64 positions(position_ids, "position_ids", shape);
   const Output64 own_labels(labels, "labels", shape);
-  const nb::gil_scoped_release release;
+  const WithoutGil released;
   pad_packed(rows.tokens(), ends, padding,
              {.input_ids = ids.span(), .position_ids = positions.span(), .labels = own_labels.span()});
 }
@@ -135,7 +136,7 @@ void flatten(const Rows& rows, const Padding& padding, nb::handle input_ids, nb:
   const Output64 own_labels(labels, "labels", shape);
   const Output32 lengths(cu_seqlens, "cu_seq_lens", {flat.sequences + 1});
   const Output32 numbers(seq_idx, "seq_idx", shape);
-  const nb::gil_scoped_release release;
+  const WithoutGil released;
   flatten_rows(rows.tokens(), padding,
                {.input_ids = ids.span(),
                 .position_ids = positions.span(),
@@ -161,7 +162,7 @@ nb::tuple pack(nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::d
                std::size_t capacity) {
   Packing packing;
   {
-    const nb::gil_scoped_release release;
+    const WithoutGil released;
     packing = pack_best_fit_decreasing({lengths.data(), lengths.size()}, capacity);
   }
   return nb::make_tuple(to_int64(packing.rows), to_int64(packing.bin_ends));

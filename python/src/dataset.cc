@@ -41,9 +41,9 @@ std::vector<CacheKey> to_keys(nb::iterable keys) {
     } else if (nb::isinstance<nb::str>(key)) {
       result.push_back(CacheKey::parse(to_text(key, "a key")));
     } else {
-      throw nb::type_error(fmt::format("keys: item {} is {}, not a CacheKey or its text", result.size(),
-                                       kind_of(key))
-                               .c_str());
+      throw nb::type_error(
+          fmt::format("keys: item {} is {}, not a CacheKey or its text", result.size(), kind_of(key))
+              .c_str());
     }
   }
   return result;
@@ -207,8 +207,8 @@ void bind_dataset(nb::module_& module) {
       .def(
           "close", [](Dataset& self) { self.without_gil([](TokenDataset& dataset) { dataset.close(); }); },
           "Idempotent. Arrays stay valid.")
-      .def_prop_ro("root", [](const Dataset& self) { return self.value().root().string(); },
-                   "The store's directory.");
+      .def_prop_ro(
+          "root", [](const Dataset& self) { return self.value().root().string(); }, "The store's directory.");
 }
 
 }  // namespace tokcask::python

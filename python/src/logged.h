@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "gil.h"
 #include "messages.h"
 
 namespace tokcask::python {
@@ -19,14 +20,14 @@ class Logged {
   template <typename Open>
   explicit Logged(Open open) {
     const LogAtEnd log(messages_);
-    const nanobind::gil_scoped_release release;
+    const WithoutGil released;
     value_.emplace(open(MessageSink([messages = messages_](Severity severity, std::string_view text) {
       messages->push(severity, text);
     })));
   }
   ~Logged() {
     const LogAtEnd log(messages_);
-    const nanobind::gil_scoped_release release;
+    const WithoutGil released;
     value_.reset();
   }
   Logged(const Logged&) = delete;
@@ -36,7 +37,7 @@ class Logged {
   template <typename Work>
   auto without_gil(Work work) {
     const LogAtEnd log(messages_);
-    const nanobind::gil_scoped_release release;
+    const WithoutGil released;
     return work(*value_);
   }
   // Calls `work(value)` with it, for what is over before the GIL could be given away.

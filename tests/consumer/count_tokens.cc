@@ -1,9 +1,9 @@
 // Forked workers that read one data set and train nothing but count tokens: the shape of a data-parallel
 // trainer's input in C++.
 //
-// The data set is opened, and its keys are resolved, once. Each worker takes every n-th batch, pads it to int64 as
-// a trainer would, and counts the ones of its attention mask. What the workers do with the store needs no
-// coordination: a worker's first call opens the store for itself, and the table of keys is shared.
+// The data set is opened, and its keys are resolved, once. Each worker takes every n-th batch, pads it to
+// int64 as a trainer would, and counts the ones of its attention mask. What the workers do with the store
+// needs no coordination: a worker's first call opens the store for itself, and the table of keys is shared.
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -303,13 +303,8 @@ def test_packed(root: pathlib.Path) -> None:
     assert len(groups) <= int(dataset.lengths.sum()) // 2000 + 4
     packed.prefetch([0, 1])
     assert packed.__getitems__([]) == []
-    with pytest.raises(ValueError, match="1290"):
+    with pytest.raises(ValueError, match="row 33 has 1030 tokens"):
         dataset.pack(1000)
-
-
-def test_importing_tokcask_does_not_import_torch() -> None:
-    done = run_python("import sys, tokcask, tokcask._core; assert 'torch' not in sys.modules")
-    assert done.returncode == 0, done.stderr
 
 
 EXITS = {
