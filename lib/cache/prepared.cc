@@ -115,6 +115,17 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   return record;
 }
 
+// Most of what an item costs is waiting for memory, its place and its header; these waits can overlap.
+void Prepared::fetch_ahead(const Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices) {
+  if (!epoch.usable) return;
+  const std::span<const shm::Place> places = epoch.table->shared().places();
+  for (const std::size_t index : indices) __builtin_prefetch(&places[index]);
+  for (const std::size_t index : indices) {
+    const std::uint64_t offset = places[index].offset();
+    if (offset < epoch.file_bytes) __builtin_prefetch(engine.map() + offset);
+  }
+}
+
 void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> indices, const Hit& hit) {
   std::vector<std::size_t> rest;  // positions
   std::shared_ptr<const Epoch> epoch;
@@ -123,6 +134,7 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     epoch = epoch_of(engine, *snapshot);
     const std::uint64_t stamp = engine.access().next_stamp();
     const bool by_place = !engine.withholds();
+    if (indices.size() > 1) fetch_ahead(engine, *epoch, indices);
     for (std::size_t i = 0; i < indices.size(); ++i) {
       const auto record = by_place ? at_place(engine, *snapshot, *epoch, indices[i]) : std::nullopt;
       if (!record) {

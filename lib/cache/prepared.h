@@ -87,6 +87,7 @@ class Prepared {
                          const record::Header& header);
   static std::optional<record::Record> at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
                                                 std::size_t index);
+  static void fetch_ahead(const Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);
   void renew_table(Engine& engine);
 
   const unsigned generation_ = fork_generation();

@@ -116,11 +116,7 @@ nb::object item(Dataset& self, nb::handle index) {
   const std::size_t at = to_index(self, index);
   auto view = self.with_gil([&](TokenDataset& dataset) { return dataset.get(at); });
   if (!view) return nb::none();
-  const nb::object tokens = nb::cast(CachedTokens(*std::move(view)));
-  nb::dict row;
-  row["input_ids"] = tokens.attr("input_ids");
-  row["attention_mask"] = tokens.attr("attention_mask");
-  return row;
+  return to_row(*std::move(view));
 }
 
 // The rows, and the positions of those that are missing, which are None.

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "arguments.h"
+#include "numpy_array.h"
 
 namespace tokcask::python {
 namespace {
@@ -33,8 +34,6 @@ constexpr const char* kAttentionMask =
     "A mask\n"
     "of all ones is a view of one array that all entries share.";
 
-using ReadOnlyArray = nb::ndarray<nb::numpy, const std::int32_t, nb::ndim<1>>;
-
 // The caller's array itself where it will do, else a converted copy.
 Int32Array as_int32(nb::handle array, const std::string& name) {
   Int32Array result;
@@ -49,17 +48,9 @@ Int32Array as_int32(nb::handle array, const std::string& name) {
 
 std::span<const std::int32_t> span_of(const Int32Array& array) { return {array.data(), array.size()}; }
 
-nb::object to_numpy(std::span<const std::int32_t> values, nb::handle owner) {
-  // NumPy wants an address, also for no elements.
-  static constexpr std::int32_t kNothing = 0;
-  const std::int32_t* data = values.empty() ? &kNothing : values.data();
-  const std::size_t shape[] = {values.size()};
-  return nb::cast(ReadOnlyArray(data, 1, shape, owner), nb::rv_policy::reference);
-}
-
 nb::object input_ids(nb::handle_t<CachedTokens> self) {
   const CachedTokens& tokens = nb::cast<const CachedTokens&>(self);
-  if (const TokenView* view = tokens.view()) return to_numpy(view->input_ids(), self);
+  if (const TokenView* view = tokens.view()) return read_only_array(view->input_ids(), self);
   return tokens.given()->input_ids;
 }
 
@@ -67,11 +58,11 @@ nb::object attention_mask(nb::handle_t<CachedTokens> self) {
   const CachedTokens& tokens = nb::cast<const CachedTokens&>(self);
   if (const TokenView* view = tokens.view()) {
     // The shared array of ones lives as long as the process; an owner would only pin the snapshot.
-    return to_numpy(view->attention_mask(), view->mask_is_all_ones() ? nb::handle() : self);
+    return read_only_array(view->attention_mask(), view->mask_is_all_ones() ? nb::handle() : self);
   }
   const CachedTokens::Given& given = *tokens.given();
   if (!given.attention_mask.is_none()) return given.attention_mask;
-  return to_numpy(all_ones(nb::cast<std::size_t>(given.input_ids.attr("size"))), {});
+  return read_only_array(all_ones(nb::cast<std::size_t>(given.input_ids.attr("size"))), {});
 }
 
 // From two arrays or anything that NumPy makes arrays of, which would include a mapping.
@@ -175,6 +166,20 @@ CheckedTokens::CheckedTokens(const CachedTokens& tokens, const std::string& whos
                                       tokens_.attention_mask.size(), tokens_.input_ids.size())
                               .c_str());
   }
+}
+
+nb::dict to_row(TokenView view) {
+  // Made once, and never freed: the interpreter may end before this.
+  static const nb::handle input_ids = PyUnicode_InternFromString("input_ids");
+  static const nb::handle attention_mask = PyUnicode_InternFromString("attention_mask");
+  const std::span<const std::int32_t> ids = view.input_ids();
+  const std::span<const std::int32_t> mask = view.attention_mask();
+  const bool ones = view.mask_is_all_ones();
+  const nb::object owner = nb::cast(CachedTokens(std::move(view)));
+  nb::dict row;
+  row[input_ids] = read_only_array(ids, owner);
+  row[attention_mask] = read_only_array(mask, ones ? nb::handle() : nb::handle(owner));
+  return row;
 }
 
 void bind_tokens(nb::module_& module) {
