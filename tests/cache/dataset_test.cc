@@ -1,11 +1,16 @@
 // A data set over one store in one process: items by index, while the store changes under it.
 #include <tokcask/dataset.h>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <numeric>
@@ -373,6 +378,74 @@ TEST_CASE("threads read one data set while another thread writes") {
   stop = true;
   for (std::thread& reader : readers) reader.join();
   CHECK(wrong == 0);
+}
+
+namespace {
+
+// The share of a file's pages that are in the page cache.
+double resident(const std::filesystem::path& file) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  const std::size_t size = std::filesystem::file_size(file);
+  void* const map = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  REQUIRE(map != MAP_FAILED);
+  std::vector<unsigned char> pages((size + 4095) / 4096);
+  REQUIRE(mincore(map, size, pages.data()) == 0);
+  munmap(map, size);
+  close(fd);
+  const auto in = std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
+  return static_cast<double>(in) / static_cast<double>(pages.size());
+}
+
+// Has the kernel drop what it can of a file from the page cache: what nobody has mapped and touched.
+void drop(const std::filesystem::path& file) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  CHECK(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+  close(fd);
+}
+
+bool becomes(const std::function<bool()>& true_at_last) {
+  for (int i = 0; i < 500; ++i) {
+    if (true_at_last()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("what is prefetched, and all of a store that is populated, comes into the page cache") {
+  Fixture f;
+  std::vector<CacheKey> keys;
+  {
+    auto cache = f.open();
+    for (std::uint64_t i = 0; i < 2000; ++i) {
+      keys.push_back(key(i));
+      cache.put(keys.back(), {.input_ids = ids(i, 3000)});
+    }
+    cache.close();
+  }
+  auto dataset = TokenDataset::open(f.root(), keys);
+  dataset.close();
+  drop(f.data());
+  if (resident(f.data()) > 0.5) {
+    MESSAGE("this file system keeps its pages (tmpfs); nothing to be seen here");
+    return;
+  }
+  SUBCASE("some items") {
+    auto again = TokenDataset::open(f.root(), keys);
+    drop(f.data());
+    const double before = resident(f.data());
+    std::vector<std::size_t> most(1800);
+    std::iota(most.begin(), most.end(), std::size_t{0});
+    again.prefetch(most);
+    CHECK(becomes([&] { return resident(f.data()) > std::max(before, 0.8); }));
+  }
+  SUBCASE("the whole store") {
+    auto cache = f.open({.read_only = true, .populate = true});
+    CHECK(becomes([&] { return resident(f.data()) > 0.95; }));
+  }
 }
 
 TEST_CASE("prefetching takes any indices, and opening may populate the whole file") {
