@@ -175,7 +175,11 @@ void Prepared::renew_table(Engine& engine) {
   old->by_key_ = 0;  // whatever comes now, not at once again
   auto fresh = attach(engine, old->keys());
   if (!fresh || fresh->shared().txnid() <= old->shared().txnid()) {
-    fresh = publish(engine, engine.resolve(old->keys()), old->keys());
+    try {
+      fresh = publish(engine, engine.resolve(old->keys()), old->keys());
+    } catch (const Error&) {
+      return;  // the old one still serves; a look-up by key says what is wrong
+    }
   }
   const std::lock_guard lock(mutex_);
   newest_.store(fresh.get(), std::memory_order_release);

@@ -20,6 +20,7 @@ namespace {
 constexpr std::uint32_t kListVersion = 1;
 constexpr std::uint32_t kInText = 0x80000000;
 constexpr unsigned kLengthBits = 16;
+constexpr std::uint64_t kHexDigits = 16;  // of a section id that is a number
 
 constexpr std::uint32_t kHasNumbers = 1;
 
@@ -130,10 +131,13 @@ std::optional<KeyList> KeyList::of(std::span<const std::byte> bytes) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     const std::uint32_t number = list.suffix_of(i);
     if ((number & ~kInText) >= header.suffixes) return std::nullopt;
-    if ((number & kInText) == 0) continue;
-    const std::uint64_t at = list.sections_[i] >> kLengthBits;
-    const std::uint64_t size = list.sections_[i] & ((1U << kLengthBits) - 1);
-    if (at > list.text_.size() || size > list.text_.size() - at) return std::nullopt;
+    std::uint64_t size = kHexDigits;
+    if ((number & kInText) != 0) {
+      const std::uint64_t at = list.sections_[i] >> kLengthBits;
+      size = list.sections_[i] & ((1U << kLengthBits) - 1);
+      if (at > list.text_.size() || size > list.text_.size() - at) return std::nullopt;
+    }
+    if (size + list.suffixes_[number & ~kInText].size() > CacheKey::kMaxCanonicalBytes) return std::nullopt;
   }
   return list;
 }

@@ -25,9 +25,9 @@ nb::object read_only_array(std::span<const std::int32_t> values, nb::handle owne
   const std::int32_t* const data = values.empty() ? &kNothing : values.data();
   npy_intp shape[] = {static_cast<npy_intp>(values.size())};
   // Without NPY_ARRAY_WRITEABLE nobody writes through the pointer.
-  const nb::object array = nb::steal(PyArray_New(&PyArray_Type, 1, shape, NPY_INT32, nullptr,
-                                                 const_cast<std::int32_t*>(data), 0,
-                                                 NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, nullptr));
+  const nb::object array =
+      nb::steal(PyArray_New(&PyArray_Type, 1, shape, NPY_INT32, nullptr, const_cast<std::int32_t*>(data), 0,
+                            NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, nullptr));
   if (!array.is_valid()) throw nb::python_error();
   if (owner.is_valid() &&
       PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.ptr()), owner.inc_ref().ptr()) < 0) {

@@ -393,7 +393,8 @@ double resident(const std::filesystem::path& file) {
   REQUIRE(mincore(map, size, pages.data()) == 0);
   munmap(map, size);
   close(fd);
-  const auto in = std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
+  const auto in =
+      std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
   return static_cast<double>(in) / static_cast<double>(pages.size());
 }
 

@@ -78,6 +78,7 @@ TEST_CASE("damaged bytes are refused or give keys, and nothing outside them is r
     const auto list = KeyList::of(bytes);
     if (!list) return;
     for (std::size_t i = 0; i < list->size(); ++i) {
+      CHECK(list->canonical(i).size() <= CacheKey::kMaxCanonicalBytes);
       try {
         static_cast<void>(list->key(i));
       } catch (const Error& error) {
@@ -99,6 +100,21 @@ TEST_CASE("damaged bytes are refused or give keys, and nothing outside them is r
     for (int k = 0; k < 4; ++k) bad[random() % bad.size()] = static_cast<std::byte>(random());
     use(bad);
   }
+}
+
+TEST_CASE("a list with a key that is longer than any can be is refused") {
+  std::vector<CacheKey> keys = plain(3);
+  keys.emplace_back(std::string(496, 'x'), "sha", 100);  // 504 bytes
+  std::vector<std::byte> packed = pack_keys(keys);
+  REQUIRE(KeyList::of(packed));
+  std::uint64_t section = 0;
+  const std::size_t at = 32 + 3 * sizeof section;
+  std::memcpy(&section, packed.data() + at, sizeof section);
+  REQUIRE((section & 0xffff) == 496);
+  section -= std::uint64_t{1} << 16;  // one byte before
+  section += 1;                       // one byte longer
+  std::memcpy(packed.data() + at, &section, sizeof section);
+  CHECK_FALSE(KeyList::of(packed));
 }
 
 }  // namespace tokcask::record
