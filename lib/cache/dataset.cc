@@ -74,7 +74,7 @@ class TokenDataset::Impl {
       check(index);
       const shm::Place place = table->shared().places()[index];
       if (!place.known()) continue;
-      ranges.push_back({place.offset(), record::record_bytes(table->shared().lengths()[index], false)});
+      ranges.push_back({place.offset(), record::record_bytes(place.length, place.has_mask())});
     }
     lease->populator().read(std::move(ranges));
   }
@@ -118,7 +118,6 @@ class TokenDataset::Impl {
       kept_.push_back(i);
       left.push_back(keys.key(i));
       made.places.push_back(all.places[i]);
-      made.lengths.push_back(all.lengths[i]);
     }
     const std::vector<std::byte> packed = record::pack_keys(left);
     return Prepared::publish(engine, made, record::KeyList::of(packed).value());
@@ -175,8 +174,10 @@ std::vector<std::optional<TokenView>> TokenDataset::get_many(std::span<const std
 
 std::vector<std::uint32_t> TokenDataset::lengths() const {
   const auto table = impl_->table();
-  const auto lengths = table->shared().lengths();
-  return {lengths.begin(), lengths.end()};
+  std::vector<std::uint32_t> lengths;
+  lengths.reserve(table->size());
+  for (const shm::Place& place : table->shared().places()) lengths.push_back(place.length);
+  return lengths;
 }
 
 CacheKey TokenDataset::key(std::size_t index) const {

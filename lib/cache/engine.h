@@ -69,11 +69,10 @@ class Snapshot {
 TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
                   std::shared_ptr<const void> owner);
 
-// Where the records of a list of keys lie in one snapshot, and how many tokens they have (0: no record).
+// Where the records of a list of keys lie in one snapshot.
 struct Resolution {
   std::uint64_t txnid = 0;
   std::vector<shm::Place> places;
-  std::vector<std::uint32_t> lengths;
 };
 
 // Threads: all members may be called concurrently. Never used in a child of the process that made it.

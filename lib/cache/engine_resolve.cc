@@ -54,7 +54,6 @@ std::uint32_t Engine::slot_count(const Snapshot& snapshot) {
 Resolution Engine::resolve(const record::KeyList& keys) {
   Resolution resolution;
   resolution.places.resize(keys.size());
-  resolution.lengths.resize(keys.size());
   // One of its own: a snapshot that is shared is used under a lock, and this takes a while.
   const lmdb::ReadTransaction transaction(*environment_);
   resolution.txnid = transaction.id();
@@ -87,10 +86,11 @@ Resolution Engine::resolve(const record::KeyList& keys) {
     }
     const record::Header& header = record->header;
     access_->touch(header.slot, stamp);
-    resolution.lengths[at.index] = header.length;
     // Without a map the offset is not used; see Prepared.
     const auto offset = map_ == nullptr ? 0 : static_cast<std::uint64_t>(at.value.data() - map_);
-    resolution.places[at.index] = {offset | (at.is_inline ? shm::Place::kInline : 0), header.generation};
+    const std::uint64_t flags = (at.is_inline ? shm::Place::kInline : 0) |
+                                ((header.flags & record::kFlagMask) != 0 ? shm::Place::kMask : 0);
+    resolution.places[at.index] = {offset | flags, header.generation, header.length, header.slot};
   }
   return resolution;
 }

@@ -39,8 +39,7 @@ std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, co
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
                                                          const record::KeyList& keys) {
-  auto shared = shm::KeyTable::publish(engine.root(),
-                                       {engine.uuid(), made.txnid, made.places, made.lengths, keys.bytes()});
+  auto shared = shm::KeyTable::publish(engine.root(), {engine.uuid(), made.txnid, made.places, keys.bytes()});
   if (!shared->why_private().empty()) {
     engine.message(Severity::kInfo,
                    fmt::format("{}: cannot share a table of keys with processes that are not "
@@ -97,15 +96,32 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   const Table& table = *epoch.table;
   const shm::Place place = table.shared().places()[index];
   if (!epoch.usable || !place.known() || (place.is_inline() && !epoch.exact)) return std::nullopt;
-  if (place.offset() >= epoch.file_bytes) return std::nullopt;
-  // Pages that were reused since may be written to right now. What is read of them is compared, then refused.
-  const auto record = record::decode_prefix(
-      {engine.map() + place.offset(), epoch.file_bytes - place.offset()}, place.generation);
-  if (!record) return std::nullopt;
-  if (!epoch.exact && !is_current(engine, snapshot, epoch, record->header)) return std::nullopt;
+  const std::size_t size = record::record_bytes(place.length, place.has_mask());
+  if (place.length > record::kMaxTokens || place.offset() >= epoch.file_bytes ||
+      size > epoch.file_bytes - place.offset()) {
+    return std::nullopt;
+  }
+  const std::byte* const bytes = engine.map() + place.offset();
   std::atomic<std::uint64_t>& checked = table.checked_[index / kBits];
   const std::uint64_t bit = std::uint64_t{1} << index % kBits;
-  if ((checked.load(std::memory_order_relaxed) & bit) == 0) {
+  const bool known = (checked.load(std::memory_order_relaxed) & bit) != 0;
+  if (known && epoch.exact) {
+    // It was found there, in this very transaction: nothing of it has to be read again.
+    record::Header header;
+    header.flags = place.has_mask() ? record::kFlagMask : std::uint16_t{0};
+    header.length = place.length;
+    header.slot = place.slot;
+    header.generation = place.generation;
+    return record::assume(header, bytes);
+  }
+  // Pages that were reused since may be written to right now. What is read of them is compared, then refused.
+  const auto record = record::decode_prefix({bytes, size}, place.generation);
+  if (!record || record->ids.size() != place.length || record->mask.empty() == place.has_mask() ||
+      record->header.slot != place.slot) {
+    return std::nullopt;
+  }
+  if (!epoch.exact && !is_current(engine, snapshot, epoch, record->header)) return std::nullopt;
+  if (!known) {
     if (record->header.key_hash != record::hash_key(table.keys().canonical(index)) ||
         !record::checksum_ok(*record)) {
       return std::nullopt;
@@ -116,13 +132,14 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
 }
 
 // Most of what an item costs is waiting for memory, its place and its header; these waits can overlap.
-void Prepared::fetch_ahead(const Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices) {
+void Prepared::fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices) {
   if (!epoch.usable) return;
   const std::span<const shm::Place> places = epoch.table->shared().places();
   for (const std::size_t index : indices) __builtin_prefetch(&places[index]);
   for (const std::size_t index : indices) {
-    const std::uint64_t offset = places[index].offset();
-    if (offset < epoch.file_bytes) __builtin_prefetch(engine.map() + offset);
+    const shm::Place& place = places[index];
+    if (place.offset() < epoch.file_bytes) __builtin_prefetch(engine.map() + place.offset());
+    engine.access().fetch_ahead(place.slot);
   }
 }
 

@@ -1,7 +1,9 @@
 // Prepared look-ups: items of a fixed list of keys, by index.
 //
 // What an item costs, from the cheapest on:
-//  - The newest snapshot is the one that the table was made of: the table says where the record lies.
+//  - The newest snapshot is the one that the table was made of: the table says where the record lies. Once it
+//  was
+//    checked, nothing of the record is read.
 //  - It is a later one, and the record has pages of its own: these do not move while the entry lives, so the
 //    table still holds if the entry table of the newest snapshot knows the record's generation.
 //  - Anything else: a record inside a leaf, which its neighbours' changes may have moved; an entry that was
@@ -87,7 +89,7 @@ class Prepared {
                          const record::Header& header);
   static std::optional<record::Record> at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
                                                 std::size_t index);
-  static void fetch_ahead(const Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);
+  static void fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);
   void renew_table(Engine& engine);
 
   const unsigned generation_ = fork_generation();

@@ -95,6 +95,7 @@ void pad_rows(std::span<const Tokens> rows, const Padding& padding, const Padded
   collate::check_size("labels", out.labels.size(), rows.size(), columns);
   // Row by row, so that the ids come from memory once.
   for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i + 1 < rows.size()) collate::fetch_ahead(rows[i + 1]);
     const Tokens& row = rows[i];
     const std::size_t n = row.input_ids.size();
     const Target target(padding, i, columns, n);

@@ -42,6 +42,16 @@ void check_size(const char* name, std::size_t size, std::size_t rows, std::size_
   }
 }
 
+void fetch_ahead(const Tokens& row) noexcept {
+  constexpr std::size_t kLineIds = 64 / sizeof(std::int32_t);
+  constexpr int kToRead = 0;
+  constexpr int kIntoSecondLevel = 2;
+  const std::int32_t* const ids = row.input_ids.data();
+  for (std::size_t at = 0; at < row.input_ids.size(); at += kLineIds) {
+    __builtin_prefetch(ids + at, kToRead, kIntoSecondLevel);
+  }
+}
+
 void write_labels(const Tokens& row, std::size_t ignored, const Padding& padding, std::int64_t* to) {
   const std::size_t first = std::min(ignored, row.input_ids.size());
   const std::span<const std::int32_t> ids = row.input_ids.subspan(first);

@@ -26,17 +26,6 @@ Header header_of(std::span<const std::byte> bytes) noexcept {
   return header;
 }
 
-// With sizes that are known to fit.
-Record record_of(const Header& header, const std::byte* payload) noexcept {
-  Record record{header, {}, {}};
-  record.ids = {reinterpret_cast<const std::int32_t*>(payload), header.length};
-  if ((header.flags & kFlagMask) != 0) {
-    record.mask = {reinterpret_cast<const std::int32_t*>(payload + mask_offset(header.length)),
-                   header.length};
-  }
-  return record;
-}
-
 }  // namespace
 
 std::uint64_t hash_key(std::string_view canonical) noexcept {
@@ -89,7 +78,7 @@ std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key
   if (header.length > kMaxTokens || record_bytes(header.length, has_mask) != bytes.size()) {
     return fail("its length does not fit its size");
   }
-  return record_of(header, bytes.data() + kHeaderBytes);
+  return assume(header, bytes.data());
 }
 
 std::optional<Record> decode_prefix(std::span<const std::byte> bytes, std::uint64_t generation) noexcept {
@@ -100,7 +89,18 @@ std::optional<Record> decode_prefix(std::span<const std::byte> bytes, std::uint6
       record_bytes(header.length, (header.flags & kFlagMask) != 0) > bytes.size()) {
     return std::nullopt;
   }
-  return record_of(header, bytes.data() + kHeaderBytes);
+  return assume(header, bytes.data());
+}
+
+Record assume(const Header& header, const std::byte* bytes) noexcept {
+  const std::byte* const payload = bytes + kHeaderBytes;
+  Record record{header, {}, {}};
+  record.ids = {reinterpret_cast<const std::int32_t*>(payload), header.length};
+  if ((header.flags & kFlagMask) != 0) {
+    record.mask = {reinterpret_cast<const std::int32_t*>(payload + mask_offset(header.length)),
+                   header.length};
+  }
+  return record;
 }
 
 bool checksum_ok(const Record& record) noexcept {

@@ -105,6 +105,10 @@ std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key
 // Reads the record that `bytes` begin with, as decode() does, if it is the one that `generation` names.
 std::optional<Record> decode_prefix(std::span<const std::byte> bytes, std::uint64_t generation) noexcept;
 
+// The record at `bytes` that a header of these fields says: length, flags, slot and generation. Reads
+// nothing; for who has seen before that it is there.
+Record assume(const Header& header, const std::byte* bytes) noexcept;
+
 // Whether header and payload are the bytes that encode() wrote.
 bool checksum_ok(const Record& record) noexcept;
 

@@ -235,6 +235,13 @@ void AccessTable::touch(std::uint32_t slot, std::uint64_t stamp) noexcept {
   if (block->dirty.load(std::memory_order_relaxed) == 0) block->dirty.store(1, std::memory_order_release);
 }
 
+void AccessTable::fetch_ahead(std::uint32_t slot) const noexcept {
+  const std::uint64_t number = slot / kStampsPerBlock;
+  if (number >= known_blocks_.load(std::memory_order_relaxed)) return;
+  constexpr int kToWrite = 1;
+  __builtin_prefetch(&blocks_[number].stamps[slot % kStampsPerBlock], kToWrite);
+}
+
 void AccessTable::assign(std::uint32_t slot, std::uint64_t stamp) noexcept {
   if (Block* const block = block_of(slot)) {
     block->stamps[slot % kStampsPerBlock].store(stamp, std::memory_order_relaxed);

@@ -54,6 +54,8 @@ class AccessTable {
   // Records that the entry in `slot` was used at `stamp`. Wait-free; without effect for a slot that has no
   // place.
   void touch(std::uint32_t slot, std::uint64_t stamp) noexcept;
+  // Asks for the memory that touch() of this slot will want.
+  void fetch_ahead(std::uint32_t slot) const noexcept;
   // Sets it also to an older stamp: a slot that is given to another entry. 0 for one that is freed.
   void assign(std::uint32_t slot, std::uint64_t stamp) noexcept;
   // The newest recorded stamp, or 0.

@@ -32,8 +32,6 @@ constexpr char kMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', 'K'};
 constexpr std::string_view kPrefix = "keys-";
 constexpr std::string_view kSuffix = ".shm";
 
-constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
-
 using KeysHash = std::array<std::uint8_t, 16>;
 
 KeysHash hash_of(std::span<const std::byte> keys) {
@@ -136,10 +134,7 @@ struct KeyTable::Header {
   std::uint64_t checksum;
 
   [[nodiscard]] std::uint64_t own_checksum() const { return XXH3_64bits(this, offsetof(Header, checksum)); }
-  [[nodiscard]] std::size_t lengths_at() const { return keys * sizeof(Place); }
-  [[nodiscard]] std::size_t packed_at() const {
-    return round_up(lengths_at() + keys * sizeof(std::uint32_t), 8);
-  }
+  [[nodiscard]] std::size_t packed_at() const { return keys * sizeof(Place); }
   [[nodiscard]] std::size_t body_bytes() const { return packed_at() + packed_bytes; }
 };
 
@@ -151,7 +146,6 @@ struct KeyTable::Mapping {
 void KeyTable::point_into(const std::byte* base, const Header& header) noexcept {
   txnid_ = header.txnid;
   places_ = {reinterpret_cast<const Place*>(base), header.keys};
-  lengths_ = {reinterpret_cast<const std::uint32_t*>(base + header.lengths_at()), header.keys};
   keys_ = {base + header.packed_at(), header.packed_bytes};
 }
 
@@ -202,7 +196,6 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
     if (size > 0) std::memcpy(body.data() + at, from, size);
   };
   copy(0, content.places.data(), content.places.size_bytes());
-  copy(header.lengths_at(), content.lengths.data(), content.lengths.size_bytes());
   copy(header.packed_at(), content.keys.data(), content.keys.size());
   header.body_checksum = XXH3_64bits(body.data(), body.size());
   header.checksum = header.own_checksum();

@@ -18,8 +18,7 @@
 //   block 0   8 bytes magic "tokcaskK", u32 version (1), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
 //             packed list, u64 keys, u64 bytes of the packed list, u64 transaction that the places are of,
 //             u64 XXH3-64 of all that follows block 0, u64 XXH3-64 of the fields before this one
-//   block 1…  places: 16 bytes per key; lengths: u32 per key; zeros up to a multiple of 8; the packed list
-//             (record/key_list.h)
+//   block 1…  places: 24 bytes per key; the packed list (record/key_list.h)
 #pragma once
 
 #include <array>
@@ -34,25 +33,30 @@ namespace tokcask::shm {
 
 using Uuid = std::array<std::uint8_t, 16>;
 
-// Where a record lies: the offset of its first byte in data.mdb, a multiple of 8.
+// Where a record lies, and what a reader needs of its header.
 struct Place {
-  std::uint64_t offset_and_flag = 0;
-  std::uint64_t generation = 0;  // 0: there was no record
+  std::uint64_t offset_and_flags = 0;  // of its first byte in data.mdb, a multiple of 8
+  std::uint64_t generation = 0;        // 0: there was no record
+  std::uint32_t length = 0;            // tokens
+  std::uint32_t slot = 0;
 
-  // Set when the record lies inside a leaf of the tree, so that changes to its neighbours move it.
+  // The record lies inside a leaf of the tree, so that changes to its neighbours move it.
   static constexpr std::uint64_t kInline = 1;
+  // It has a mask.
+  static constexpr std::uint64_t kMask = 2;
   [[nodiscard]] bool known() const noexcept { return generation != 0; }
-  [[nodiscard]] bool is_inline() const noexcept { return (offset_and_flag & kInline) != 0; }
-  [[nodiscard]] std::uint64_t offset() const noexcept { return offset_and_flag & ~kInline; }
+  [[nodiscard]] bool is_inline() const noexcept { return (offset_and_flags & kInline) != 0; }
+  [[nodiscard]] bool has_mask() const noexcept { return (offset_and_flags & kMask) != 0; }
+  [[nodiscard]] std::uint64_t offset() const noexcept { return offset_and_flags & ~(kInline | kMask); }
+  friend bool operator==(const Place&, const Place&) = default;
 };
-static_assert(sizeof(Place) == 16);
+static_assert(sizeof(Place) == 24);
 
 // What a table is made of. Borrowed.
 struct KeyTableContent {
   Uuid store{};
   std::uint64_t txnid = 0;
   std::span<const Place> places;
-  std::span<const std::uint32_t> lengths;
   std::span<const std::byte> keys;  // packed
 };
 
@@ -76,7 +80,6 @@ class KeyTable {
 
   [[nodiscard]] std::uint64_t txnid() const noexcept { return txnid_; }
   [[nodiscard]] std::span<const Place> places() const noexcept { return places_; }
-  [[nodiscard]] std::span<const std::uint32_t> lengths() const noexcept { return lengths_; }
   [[nodiscard]] std::span<const std::byte> keys() const noexcept { return keys_; }
   [[nodiscard]] const std::string& why_private() const noexcept { return why_private_; }
 
@@ -90,7 +93,6 @@ class KeyTable {
   std::filesystem::path file_;  // empty: private
   std::uint64_t txnid_ = 0;
   std::span<const Place> places_;
-  std::span<const std::uint32_t> lengths_;
   std::span<const std::byte> keys_;
   std::string why_private_;
 };

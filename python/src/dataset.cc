@@ -1,5 +1,6 @@
 #include "dataset.h"
 
+#include <malloc.h>
 #include <nanobind/ndarray.h>
 
 #include <fmt/format.h>
@@ -56,6 +57,14 @@ MissingKeys to_missing(std::string_view name) {
   throw nb::value_error("missing must be 'error', 'drop' or 'keep'");
 }
 
+// Gives the system back what resolving a long list took and freed: a forked worker would count it as its own.
+void give_memory_back([[maybe_unused]] const Dataset& dataset) {
+#ifdef __GLIBC__
+  constexpr std::size_t kLong = 10'000;
+  if (dataset.value().size() >= kLong) malloc_trim(0);
+#endif
+}
+
 void construct(Dataset* self, nb::handle root, nb::handle keys, nb::handle packed, nb::handle missing,
                bool populate, bool allow_network_filesystem) {
   const std::string path = std::filesystem::absolute(to_path(root, "root")).string();
@@ -71,13 +80,14 @@ void construct(Dataset* self, nb::handle root, nb::handle keys, nb::handle packe
       options.on_message = std::move(sink);
       return TokenDataset::open_packed(path, list, options);
     });
-    return;
+  } else {
+    const std::vector<CacheKey> list = to_keys(nb::cast<nb::iterable>(keys));
+    new (self) Dataset([&](MessageSink sink) {
+      options.on_message = std::move(sink);
+      return TokenDataset::open(path, list, options);
+    });
   }
-  const std::vector<CacheKey> list = to_keys(nb::cast<nb::iterable>(keys));
-  new (self) Dataset([&](MessageSink sink) {
-    options.on_message = std::move(sink);
-    return TokenDataset::open(path, list, options);
-  });
+  give_memory_back(*self);
 }
 
 // Counted from the end if negative. IndexError for one that there is not.
@@ -95,19 +105,18 @@ using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::d
 
 std::vector<std::size_t> to_indices(const Dataset& self, nb::handle given) {
   std::vector<std::size_t> indices;
-  if (Indices array; nb::try_cast(given, array, /*convert=*/false)) {
+  // What a DataLoader gives comes first: asking a list whether it is an array takes longer than reading it.
+  if (Indices array; !nb::isinstance<nb::list>(given) && nb::try_cast(given, array, /*convert=*/false)) {
     const std::size_t size = self.value().size();
     indices.reserve(array.size());
     for (std::size_t i = 0; i < array.size(); ++i) {
       const std::int64_t index = array.data()[i];
-      if (index < 0 || static_cast<std::size_t>(index) >= size) {
-        indices.push_back(to_index(self, nb::int_(index)));
-      } else {
-        indices.push_back(static_cast<std::size_t>(index));
-      }
+      const bool plain = index >= 0 && static_cast<std::size_t>(index) < size;
+      indices.push_back(plain ? static_cast<std::size_t>(index) : to_index(self, nb::int_(index)));
     }
     return indices;
   }
+  indices.reserve(nb::len_hint(given));
   for (const nb::handle index : nb::cast<nb::iterable>(given)) indices.push_back(to_index(self, index));
   return indices;
 }
@@ -116,22 +125,20 @@ nb::object item(Dataset& self, nb::handle index) {
   const std::size_t at = to_index(self, index);
   auto view = self.with_gil([&](TokenDataset& dataset) { return dataset.get(at); });
   if (!view) return nb::none();
-  return to_row(*std::move(view));
+  return nb::cast(CachedTokens(*std::move(view)));
 }
 
 // The rows, and the positions of those that are missing, which are None.
 nb::tuple items(Dataset& self, nb::handle indices) {
   const std::vector<std::size_t> wanted = to_indices(self, indices);
   auto views = self.without_gil([&](TokenDataset& dataset) { return dataset.get_many(wanted); });
-  nb::list rows;
+  nb::list rows = nb::steal<nb::list>(PyList_New(static_cast<Py_ssize_t>(views.size())));
+  if (!rows.is_valid()) throw nb::python_error();
   nb::list missing;
   for (std::size_t i = 0; i < views.size(); ++i) {
-    if (views[i]) {
-      rows.append(nb::cast(CachedTokens(*std::move(views[i]))));
-    } else {
-      rows.append(nb::none());
-      missing.append(i);
-    }
+    nb::object row = views[i] ? nb::cast(CachedTokens(*std::move(views[i]))) : nb::none();
+    if (row.is_none()) missing.append(i);
+    PyList_SET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(i), row.release().ptr());
   }
   return nb::make_tuple(rows, missing);
 }
@@ -161,9 +168,8 @@ void bind_dataset(nb::module_& module) {
                    "allow_network_filesystem: bool = False) -> None"))
       .def("__len__", [](const Dataset& self) { return self.value().size(); })
       .def("item", item, nb::arg("index"),
-           nb::sig("def item(self, index: typing.SupportsIndex) -> "
-                   "dict[str, numpy.typing.NDArray[numpy.int32]] | None"),
-           "One item as a dict of two read-only arrays, or None if its entry is gone.")
+           nb::sig("def item(self, index: typing.SupportsIndex) -> CachedTokens | None"),
+           "One item, or None if its entry is gone.")
       .def("items", items, nb::arg("indices"),
            nb::sig("def items(self, indices: collections.abc.Iterable[typing.SupportsIndex]) -> "
                    "tuple[list[CachedTokens], list[int]]"),

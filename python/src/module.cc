@@ -20,6 +20,8 @@ NB_MODULE(_core, module) {
   namespace python = tokcask::python;
   module.doc() = "The compiled part of tokcask. Import the names from tokcask instead.";
   module.attr("__version__") = TOKCASK_VERSION;
+  // What is alive when an interpreter ends is no leak: a dataset in a worker that torch ends, for one.
+  nanobind::set_leak_warnings(false);
   python::register_errors();
   python::bind_key(module);
   python::bind_tokens(module);

@@ -168,20 +168,6 @@ CheckedTokens::CheckedTokens(const CachedTokens& tokens, const std::string& whos
   }
 }
 
-nb::dict to_row(TokenView view) {
-  // Made once, and never freed: the interpreter may end before this.
-  static const nb::handle input_ids = PyUnicode_InternFromString("input_ids");
-  static const nb::handle attention_mask = PyUnicode_InternFromString("attention_mask");
-  const std::span<const std::int32_t> ids = view.input_ids();
-  const std::span<const std::int32_t> mask = view.attention_mask();
-  const bool ones = view.mask_is_all_ones();
-  const nb::object owner = nb::cast(CachedTokens(std::move(view)));
-  nb::dict row;
-  row[input_ids] = read_only_array(ids, owner);
-  row[attention_mask] = read_only_array(mask, ones ? nb::handle() : nb::handle(owner));
-  return row;
-}
-
 void bind_tokens(nb::module_& module) {
   nb::class_<CachedTokens> tokens(
       module, "CachedTokens", nb::is_final(),

@@ -52,9 +52,6 @@ class CheckedTokens {
   Int32Array attention_mask_;
 };
 
-// A dict with both arrays of a view, as get() has them.
-[[nodiscard]] nb::dict to_row(TokenView view);
-
 void bind_tokens(nb::module_& module);
 
 }  // namespace tokcask::python

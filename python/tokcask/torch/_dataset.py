@@ -15,7 +15,6 @@ from tokcask._core import CachedTokens, CacheKey, Dataset
 from tokcask._errors import MissingEntryError
 from tokcask.torch._collate import pack_in_order
 
-Row = dict[str, NDArray[np.int32]]
 Made = Union[CachedTokens, Mapping[str, Any], Any]
 
 
@@ -37,8 +36,8 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
     allow_network_filesystem
               as in TokenizedCache.open()
 
-    dataset[i] is a dict of two read-only int32 arrays, input_ids and attention_mask, that lie in the store's memory
-    map. They stay valid and unchanged for as long as they are held, which keeps their pages from being reused: hold
+    dataset[i] is a CachedTokens: a read-only mapping of two read-only int32 arrays, input_ids and attention_mask,
+    that lie in the store's memory map. They stay valid and unchanged for as long as they are held, which keeps their pages from being reused: hold
     a batch, not an epoch.
 
     Processes: works in forked workers and in those started by spawn or forkserver, without a worker_init_fn.
@@ -75,18 +74,12 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self._native)
 
-    def __getitem__(self, index: SupportsIndex) -> Row:
+    def __getitem__(self, index: SupportsIndex) -> CachedTokens:
         row = self._native.item(index)
-        if row is not None:
-            return row
-        made = self._made(index)
-        return {"input_ids": made.input_ids, "attention_mask": made.attention_mask}
+        return self._made(index) if row is None else row
 
     def __getitems__(self, indices: Iterable[SupportsIndex]) -> list[CachedTokens]:
-        """The items at these indices, from one snapshot: what a DataLoader asks for once per batch.
-
-        Each is a CachedTokens, a read-only mapping with the keys input_ids and attention_mask.
-        """
+        """The items at these indices, from one snapshot: what a DataLoader asks for once per batch."""
         if not isinstance(indices, (list, tuple, np.ndarray)):
             indices = list(indices)
         rows, missing = self._native.items(indices)
