@@ -63,6 +63,7 @@ def test_items_by_index(root: pathlib.Path) -> None:
     assert len(dataset) == 62
     for index in range(60):
         row = dataset[index]
+        assert isinstance(row, CachedTokens)
         assert list(row) == ["input_ids", "attention_mask"]
         assert row["input_ids"].dtype == row["attention_mask"].dtype == np.int32
         np.testing.assert_array_equal(row["input_ids"], tokens(59 - index))
@@ -75,7 +76,7 @@ def test_items_by_index(root: pathlib.Path) -> None:
     assert dataset.key(0) == keys[59]
     assert dataset.indices.tolist() == list(range(62))
     assert list(dataset.column_names) == ["input_ids", "attention_mask"]
-    assert [len(row["input_ids"]) for row in dataset] == dataset.lengths.tolist()  # type: ignore[attr-defined]
+    assert [len(dataset[i]["input_ids"]) for i in range(62)] == dataset.lengths.tolist()
     for bad in (62, -63):
         with pytest.raises(IndexError, match=f"index {bad} of a dataset with 62 items"):
             dataset[bad]
@@ -159,7 +160,9 @@ def test_an_entry_that_goes_later_says_so(root: pathlib.Path) -> None:
     held = dataset[2]["input_ids"]
     with TokenizedCache.open(root) as cache:
         cache.clear()
-        with pytest.raises(MissingEntryError, match=f"item 2 \\({str(keys[2]).replace('|', '.')}\\) has no entry"):
+        with pytest.raises(
+            MissingEntryError, match=f"item 2 \\({str(keys[2]).replace('|', '.')}\\) has no entry"
+        ):
             dataset[2]
         with pytest.raises(MissingEntryError, match="item 4"):
             dataset.__getitems__([4])
@@ -308,7 +311,7 @@ def test_packed(root: pathlib.Path) -> None:
 
 
 EXITS = {
-    "with everything open": "iterator = iter(loader); batch = next(iterator); row = dataset[0]; cache = opened",
+    "with everything open": "iterator = iter(loader); batch = next(iterator); row = dataset[0]",
     "in a thread": (
         "import threading, time\n"
         "def read():\n"
@@ -329,7 +332,9 @@ import sys, tokcask, torch.utils.data
 from tokcask.torch import TokenDataset, collate
 opened = tokcask.TokenizedCache.open(sys.argv[1])
 dataset = TokenDataset(sys.argv[1], opened.keys())
-loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2, collate_fn=collate, persistent_workers=True)
+loader = torch.utils.data.DataLoader(
+    dataset, batch_size=4, num_workers=2, collate_fn=collate, persistent_workers=True
+)
 {EXITS[how]}
 """
     done = run_python(program, root)

@@ -20,8 +20,14 @@ PAD = 0
 
 def corpus(tokenizer: Any) -> list[list[int]]:
     """Every line of this folder's files, tokenized."""
-    lines = [line for file in sorted(pathlib.Path(__file__).parent.glob("*.py")) for line in file.read_text().split("\n")]
-    return [ids for line in lines if (ids := tokenizer(line, truncation=True, max_length=48)["input_ids"])][:1200]
+    lines = [
+        line
+        for file in sorted(pathlib.Path(__file__).parent.glob("*.py"))
+        for line in file.read_text().split("\n")
+    ]
+    return [ids for line in lines if (ids := tokenizer(line, truncation=True, max_length=48)["input_ids"])][
+        :1200
+    ]
 
 
 def losses(batches: Iterable[dict[str, torch.Tensor]]) -> list[float]:
@@ -51,7 +57,9 @@ def losses(batches: Iterable[dict[str, torch.Tensor]]) -> list[float]:
 
 def pad_lists(rows: list[list[int]]) -> dict[str, torch.Tensor]:
     """What a user without tokcask would write."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD)
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD
+    )
     lengths = torch.tensor([len(row) for row in rows])
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
@@ -93,7 +101,12 @@ def test_the_same_losses_after_a_resume(stored: tuple[list[list[int]], TokenData
 
     def loader(workers: int) -> Any:
         return TokenDataLoader(
-            dataset, batch_size=16, shuffle=True, seed=3, num_workers=workers, collate_fn=Collator(pad_token_id=PAD)
+            dataset,
+            batch_size=16,
+            shuffle=True,
+            seed=3,
+            num_workers=workers,
+            collate_fn=Collator(pad_token_id=PAD),
         )
 
     whole = losses(loader(0))

@@ -8,15 +8,15 @@
         ...
 
 TokenDataset   the entries of a list of keys, by index
-collate        rows of tokens as one batch of int64 tensors: padded, flattened or packed. Collator is the same with
-               its options settled
+collate        rows of tokens as one batch of int64 tensors: padded, flattened or packed. Collator is the same
+               with its options settled
 TokenDataLoader, ResumableSampler, TokenIterableDataset
                an order that can be resumed in the middle of an epoch
 pack, PackedDataset
                which rows go together in few rows of a given length
 
-torch's own DataLoader takes a TokenDataset too, and other libraries' collators take its rows. Importing this module
-imports torch, which tokcask itself does not need.
+torch's own DataLoader takes a TokenDataset too, and other libraries' collators take its rows. Importing this
+module imports torch, which tokcask itself does not need.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, SupportsIndex, Union
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch.utils.data
@@ -15,7 +15,8 @@ from tokcask._core import CachedTokens, CacheKey, Dataset
 from tokcask._errors import MissingEntryError
 from tokcask.torch._collate import pack_in_order
 
-Made = Union[CachedTokens, Mapping[str, Any], Any]
+Made = Any
+"""CachedTokens, another mapping with input_ids, or the ids themselves."""
 
 
 class TokenDataset(torch.utils.data.Dataset[Any]):
@@ -26,24 +27,26 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
 
     root      the directory of an existing store; it is opened read-only, and may be written meanwhile
     keys      CacheKey objects or their canonical forms, in the order of the items; a key may repeat
-    missing   what to do about a key that the store has no entry for, when the dataset is opened and later, e.g.
-              after the entry was evicted, pruned or cleared:
-              "error"  MissingEntryError (a KeyError), also at once if any key has none
-              "drop"   leave such keys out when it is opened; MissingEntryError later
+    missing   what to do about a key that the store has no entry for, when the dataset is opened and later,
+              e.g. after the entry was pruned or cleared:
+              "error"     MissingEntryError (a KeyError), also at once if any key has none
+              "drop"      leave such keys out when it is opened; MissingEntryError later
               a callable  which is given the index and returns the item's tokens: CachedTokens, a mapping with
-                          input_ids, or the ids themselves. It may tokenize; it has to be picklable for spawn
+                          input_ids, or the ids themselves. It may tokenize; spawn needs it to be picklable
     populate  have the whole store read into the page cache in the background
     allow_network_filesystem
               as in TokenizedCache.open()
 
-    dataset[i] is a CachedTokens: a read-only mapping of two read-only int32 arrays, input_ids and attention_mask,
-    that lie in the store's memory map. They stay valid and unchanged for as long as they are held, which keeps their pages from being reused: hold
-    a batch, not an epoch.
+    dataset[i] is a CachedTokens: a read-only mapping of two read-only int32 arrays, input_ids and
+    attention_mask, that lie in the store's memory map. They stay valid and unchanged for as long as they are
+    held, which keeps their pages from being reused: hold a batch, not an epoch.
 
     Processes: works in forked workers and in those started by spawn or forkserver, without a worker_init_fn.
     Pickling takes the path and the keys (8 bytes each); where the records lie is resolved once and shared.
     Threads: all methods may be called from any thread.
     Snapshots: every call sees what was committed last, and pins nothing when it is over.
+    Eviction: the entries of an open dataset are protected from it, as all that a living run used. A store that
+    is full of them declines what is put.
     """
 
     column_names = ("input_ids", "attention_mask")
@@ -91,8 +94,8 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
         place = range(len(self))[index]
         if self._make is None:
             raise MissingEntryError(
-                f"{self.root}: item {place} ({self.key(place)}) has no entry any more; it was evicted, pruned, "
-                "cleared or damaged. Give TokenDataset missing=FUNCTION to have such items made"
+                f"{self.root}: item {place} ({self.key(place)}) has no entry any more; it was evicted, "
+                "pruned, cleared or damaged. Give TokenDataset missing=FUNCTION to have such items made"
             )
         made = self._make(place)
         if not isinstance(made, Mapping):
@@ -110,7 +113,10 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each item when it was resolved, without touching them; 0 for a missing one. A new array."""
+        """Tokens of each item when it was resolved, without touching them; 0 for a missing one.
+
+        A new array.
+        """
         return self._native.lengths()
 
     @property
@@ -138,7 +144,13 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
         self._native.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = (self.root, self._native.packed_keys(), self._make, self._indices, self._allow_network_filesystem)
+        state = (
+            self.root,
+            self._native.packed_keys(),
+            self._make,
+            self._indices,
+            self._allow_network_filesystem,
+        )
         return _reopen, (type(self), *state)
 
     def __repr__(self) -> str:
@@ -169,11 +181,11 @@ class PackedDataset(torch.utils.data.Dataset[Any]):
         packed = dataset.pack(2048)
         loader = DataLoader(packed, batch_size=8, shuffle=True, collate_fn=Collator(max_length=2048))
 
-    Packed by best fit decreasing over the lengths alone, so no token is touched. An item is never split and never
-    cut: one that is longer than sequence_len is a ValueError. Items without tokens are left out.
+    Packed by best fit decreasing over the lengths alone, so no token is touched. An item is never split and
+    never cut: one that is longer than sequence_len is a ValueError. Items without tokens are left out.
 
-    packed[j] is a list of rows, for tokcask.torch.collate, which makes one row of each group. Processes and threads
-    as for TokenDataset.
+    packed[j] is a list of rows, for tokcask.torch.collate, which makes one row of each group. Processes and
+    threads as for TokenDataset.
     """
 
     def __init__(self, dataset: TokenDataset, sequence_len: int) -> None:
@@ -208,4 +220,4 @@ class PackedDataset(torch.utils.data.Dataset[Any]):
             self.dataset.prefetch(np.concatenate(groups))
 
     def __repr__(self) -> str:
-        return f"<tokcask.torch.PackedDataset of {self.dataset!r}: {len(self)} groups of {self.sequence_len} tokens>"
+        return f"<tokcask.torch.PackedDataset of {self.dataset!r}: {len(self)} groups>"
