@@ -75,9 +75,14 @@ def parse_arguments() -> argparse.Namespace:
         type=pathlib.Path,
         help="your own files; they are copied into build/corpus, and only the copy is edited",
     )
-    parser.add_argument("--seq-len", type=int, default=2048, metavar="N", help="tokens kept of each file (2048)")
     parser.add_argument(
-        "--store", type=pathlib.Path, metavar="DIR", help="make the store here and keep it; must not exist yet"
+        "--seq-len", type=int, default=2048, metavar="N", help="tokens kept of each file (2048)"
+    )
+    parser.add_argument(
+        "--store",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="make the store here and keep it; must not exist yet",
     )
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--check-arguments", action="store_true", help=argparse.SUPPRESS)
@@ -107,7 +112,10 @@ def download(package: str, directory: pathlib.Path) -> pathlib.Path:
     system = ["apt-get", "-q", "-o", f"APT::Sandbox::User={os.getuid()}"]
     private = [*system, "-o", f"Dir::State::Lists={own}/lists", "-o", f"Dir::Cache={own}/cache"]
     print(f"downloading {package}", flush=True)
-    for commands in ([[*system, "download", package]], [[*private, "update"], [*private, "download", package]]):
+    for commands in (
+        [[*system, "download", package]],
+        [[*private, "update"], [*private, "download", package]],
+    ):
         results = [
             subprocess.run(c, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True)
             for c in commands
@@ -348,7 +356,9 @@ def check(runs: list[Run], corpus: Corpus) -> list[str]:
         if not holds:
             broken.append(text)
 
-    promise(first["files"] >= corpus.promised_files, f"{first['files']:,} files, not {corpus.promised_files:,}")
+    promise(
+        first["files"] >= corpus.promised_files, f"{first['files']:,} files, not {corpus.promised_files:,}"
+    )
     promise(first["declined"] == 0, f"{first['declined']:,} entries did not fit into the store")
     hits, misses = second["hits"], second["misses"]
     promise(misses == 0 and hits > 0, f"the second run had {hits:,} hits and {misses:,} misses, not all hits")

@@ -100,7 +100,9 @@ def paddings(rng: random.Random, longest: int) -> Iterator[tuple[dict[str, Any],
         )
 
 
-def test_as_transformers_with_padding(store: TokenizedCache, rng: random.Random, padding_tokenizer: Any) -> None:
+def test_as_transformers_with_padding(
+    store: TokenizedCache, rng: random.Random, padding_tokenizer: Any
+) -> None:
     from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
     rows = random_rows(rng)
@@ -121,7 +123,9 @@ def test_as_transformers_for_language_modeling(
 
     rows = random_rows(rng)
     for multiple in (None, 8):
-        expected = DataCollatorForLanguageModeling(padding_tokenizer, mlm=False, pad_to_multiple_of=multiple)(rows)
+        expected = DataCollatorForLanguageModeling(padding_tokenizer, mlm=False, pad_to_multiple_of=multiple)(
+            rows
+        )
         collator = Collator(
             pad_token_id=PAD,
             padding_side=padding_tokenizer.padding_side,
@@ -210,7 +214,11 @@ def test_as_pad_sequence(store: TokenizedCache, rng: random.Random) -> None:
         expected = pad_sequence(tensors, batch_first=True, padding_value=PAD, padding_side=side)
         for given in (from_store(store, rows), tensors):
             batch = collate(
-                given, pad_token_id=PAD, padding_side=side, labels=False, attention_mask=False  # type: ignore[arg-type]
+                given,
+                pad_token_id=PAD,
+                padding_side=side,
+                labels=False,
+                attention_mask=False,  # type: ignore[arg-type]
             )
             check_same(batch, {"input_ids": expected})
 
@@ -235,10 +243,14 @@ def test_packing_holds_every_row_once(store: TokenizedCache, rng: random.Random)
     tokens = from_store(store, rows)
     packs = pack([len(row["input_ids"]) for row in rows], 512)
     assert all(places.dtype == np.int64 for places in packs)
-    assert sorted(i for places in packs for i in places) == [i for i, row in enumerate(rows) if row["input_ids"]]
+    assert sorted(i for places in packs for i in places) == [
+        i for i, row in enumerate(rows) if row["input_ids"]
+    ]
     batch = collate(tokens, pad_token_id=PAD, packing=512)
     assert batch["input_ids"].shape == (len(packs), 512)
-    check_same(batch, collate([[tokens[i] for i in places] for places in packs], pad_token_id=PAD, max_length=512))
+    check_same(
+        batch, collate([[tokens[i] for i in places] for places in packs], pad_token_id=PAD, max_length=512)
+    )
     assert collate(tokens, packing=500, pad_to_multiple_of=64)["labels"].shape[1] == 512
 
 
@@ -319,7 +331,12 @@ def test_rows_without_tokens(rows: Any) -> None:
         (lambda: CachedTokens([1]), {}, TypeError, "rows is a mapping"),
         ([[1], [1, 2, 3]], {"max_length": 2}, ValueError, "row 1 has 3 tokens, which do not fit into 2"),
         ([[1], [1, 2, 3]], {"packing": 2}, ValueError, "row 1 has 3 tokens, which do not fit into 2"),
-        ([[[1]], [[1], [2, 3]]], {"max_length": 2}, ValueError, "bin 1 has 3 tokens, which do not fit into 2"),
+        (
+            [[[1]], [[1], [2, 3]]],
+            {"max_length": 2},
+            ValueError,
+            "bin 1 has 3 tokens, which do not fit into 2",
+        ),
         ([[[1]]], {"packing": 2}, ValueError, "grouped already"),
         ([[1], [2**31]], {}, ValueError, "input_ids of row 1 holds 2147483648.*int32"),
         ([[1], [1.5]], {}, ValueError, "input_ids of row 1 must hold integers.*float64"),
@@ -333,7 +350,12 @@ def test_rows_without_tokens(rows: Any) -> None:
         ([[1], {"labels": [1]}], {}, ValueError, "row 1 has no input_ids"),
         ([[1], {"input_ids": [1], "labels": [1]}], {}, ValueError, "row 1 has labels of its own"),
         ([{"input_ids": [1, 2], "attention_mask": [1]}], {}, ValueError, "attention_mask of row 0 has 1"),
-        (lambda: [CachedTokens([1]), CachedTokens([1, 2], [1])], {}, ValueError, "attention_mask of row 1 has 1"),
+        (
+            lambda: [CachedTokens([1]), CachedTokens([1, 2], [1])],
+            {},
+            ValueError,
+            "attention_mask of row 1 has 1",
+        ),
     ],
 )
 def test_refuses_rows(rows: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -459,7 +481,9 @@ def test_without_rows_it_is_a_collator() -> None:
     again = pickle.loads(pickle.dumps(collator))
     assert again == collator
     assert hash(again) == hash(collator)
-    check_same(again([[1, 2], [3]]), collate([[1, 2], [3]], pad_token_id=7, padding_side="left", labels=False))
+    check_same(
+        again([[1, 2], [3]]), collate([[1, 2], [3]], pad_token_id=7, padding_side="left", labels=False)
+    )
     with pytest.raises(AttributeError):
         collator.pad_token_id = 8  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -475,7 +499,11 @@ class _Telling:
     def __call__(self, rows: list[CachedTokens]) -> dict[str, Any]:
         batch = self.collator(rows)
         tensors = [value for value in batch.values() if torch.is_tensor(value)]
-        return {**batch, "shared": all(t.is_shared() for t in tensors), "worker": get_worker_info() is not None}
+        return {
+            **batch,
+            "shared": all(t.is_shared() for t in tensors),
+            "worker": get_worker_info() is not None,
+        }
 
 
 @pytest.mark.parametrize("strategy", ["file_descriptor", "file_system"])
