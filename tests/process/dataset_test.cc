@@ -86,24 +86,35 @@ TEST_CASE("a child of a data set never used, closed, or used by other threads at
     CHECK(child.succeeded());
   }
 #ifndef __SANITIZE_ADDRESS__  // see fork_test.cc
+  // Often enough that some forks meet a lock of the parent's that is held.
   std::atomic<bool> stop{false};
-  std::thread busy([&] {
-    while (!stop) static_cast<void>(all_right(dataset));
-  });
-  for (int i = 0; i < 20; ++i) {
+  std::vector<std::thread> busy;
+  for (std::size_t number = 0; number < 3; ++number) {
+    busy.emplace_back([&, number] {
+      while (!stop) static_cast<void>(dataset.get(number));
+    });
+  }
+  for (int i = 0; i < 200; ++i) {
     Child child([&](const Line&) {
-      alarm(30);
+      alarm(20);
       return all_right(dataset);
     });
-    CHECK(child.succeeded());
+    REQUIRE(child.succeeded());
   }
   stop = true;
-  busy.join();
+  for (std::thread& thread : busy) thread.join();
 #endif
   dataset.close();
+  // What a test checks in a child is lost; what the child returns is not.
   Child child([&](const Line&) {
-    error_of(Errc::kClosed, [&] { static_cast<void>(dataset.get(0)); });
-    error_of(Errc::kClosed, [&] { static_cast<void>(dataset.get(0)); });
+    for (int twice = 0; twice < 2; ++twice) {
+      try {
+        static_cast<void>(dataset.get(0));
+        return false;
+      } catch (const Error& error) {
+        if (error.code() != Errc::kClosed) return false;
+      }
+    }
     return true;
   });
   CHECK(child.succeeded());
