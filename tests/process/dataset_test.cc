@@ -94,7 +94,7 @@ TEST_CASE("a child of a data set never used, closed, or used by other threads at
       while (!stop) static_cast<void>(dataset.get(number));
     });
   }
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 100; ++i) {
     Child child([&](const Line&) {
       alarm(20);
       return all_right(dataset);
