@@ -66,6 +66,7 @@ libxxhash libxxhash-dev
 libcrypto libssl-dev
 CLI11 libcli11-dev
 nlohmann_json nlohmann-json3-dev
+libzip libzip-dev
 LIST
   while read -r module package; do
     echo "#include <$module>" | g++ -std=c++20 -E -x c++ - >/dev/null 2>&1 || echo "$package"

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include <tokcask/entries.h>
 #include <tokcask/error.h>
 #include <tokcask/export.h>
 #include <tokcask/key.h>
@@ -62,11 +63,26 @@ class TOKCASK_API TokenizedCache {
   [[nodiscard]] std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha = {},
                                            std::optional<std::int32_t> sequence_len = {});
 
+  // The committed entries that follow `position` in key order, a chunk of them, and moves `position` behind
+  // them. Every record is checked as get() checks it. Neither hits, misses nor access times change. What is
+  // put behind the position before the walk is there may be in a later chunk. Throws Error(kDamaged, kIo)
+  // where the store cannot be read.
+  //   for (EntryPosition at;;) { const EntryChunk chunk = cache.entries(at); ...; if (chunk.end) break; }
+  [[nodiscard]] EntryChunk entries(EntryPosition& position, const ChunkLimits& limits = {});
+
+  // The committed entry under each key, or nothing; otherwise as entries().
+  [[nodiscard]] std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
+
   // Stores a copy of `tokens`; an entry of the same key is replaced. Visible to this process at once, to
   // others after the next commit. Throws Error(kInvalidArgument) and stores nothing for a mask of another
   // length. May wait when the commit thread is behind. A put for which only protected entries could be
-  // evicted is declined at commit: counted in stats(), explained once in a warning.
-  void put(const CacheKey& key, const Tokens& tokens);
+  // evicted is declined at commit: counted in stats(), explained once in a warning. `options` is for entries
+  // that were made elsewhere and keep their times.
+  void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options = {});
+
+  // Makes the last access of the committed entry under `key` not older than `last_access_ns` (now, if that is
+  // in the future); no hit is counted. Returns whether there is such an entry.
+  bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns);
 
   // As put for each. All are checked before any is stored.
   void put_many(std::span<const std::pair<CacheKey, Tokens>> entries);

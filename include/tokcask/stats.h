@@ -28,15 +28,16 @@ struct RunFigures {
 
 // All of it is read in O(1).
 struct Stats {
-  std::uint64_t entry_count = 0;    // committed, plus pending keys that are not committed yet
-  std::uint64_t total_bytes = 0;    // page bytes that live entries occupy
-  std::uint64_t payload_bytes = 0;  // token ids (and irregular masks) of committed entries, 4 bytes each
-  std::uint64_t file_bytes = 0;     // size of data.mdb
-  std::uint64_t max_bytes = 0;      // the budget of this handle
-  std::uint64_t pending = 0;        // puts not committed yet
-  RunFigures run;                   // this handle's run so far
-  RunFigures last_run;              // the newest run whose figures were recorded, this one included
-  std::string tokenizer_sha;        // as told by save_manifest(), or empty
+  std::uint64_t entry_count = 0;     // committed, plus pending keys that are not committed yet
+  std::uint64_t total_bytes = 0;     // page bytes that live entries occupy
+  std::uint64_t payload_bytes = 0;   // token ids (and irregular masks) of committed entries, 4 bytes each
+  std::uint64_t file_bytes = 0;      // size of data.mdb
+  std::uint64_t max_bytes = 0;       // the budget of this handle
+  std::uint64_t last_max_bytes = 0;  // the budget of the handle that committed last; 0: none has
+  std::uint64_t pending = 0;         // puts not committed yet
+  RunFigures run;                    // this handle's run so far
+  RunFigures last_run;               // the newest run whose figures were recorded, this one included
+  std::string tokenizer_sha;         // as told by save_manifest(), or empty
 };
 
 // One finding of verify().

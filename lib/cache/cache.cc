@@ -65,16 +65,29 @@ std::vector<CacheKey> TokenizedCache::keys(std::optional<std::string_view> token
   return impl_->lease()->keys(tokenizer_sha, sequence_len);
 }
 
-void TokenizedCache::put(const CacheKey& key, const Tokens& tokens) {
+EntryChunk TokenizedCache::entries(EntryPosition& position, const ChunkLimits& limits) {
+  return impl_->lease()->entries(position, limits);
+}
+
+std::vector<std::optional<Entry>> TokenizedCache::peek_many(std::span<const CacheKey> keys) {
+  return impl_->lease()->peek_many(keys);
+}
+
+void TokenizedCache::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options) {
   check_tokens(key, tokens);
   const auto lease = impl_->writing_lease();
-  lease->put(key, tokens, lease.run());
+  lease->put(key, tokens, options, lease.run());
+}
+
+bool TokenizedCache::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
+  const auto lease = impl_->writing_lease();
+  return lease->raise_last_access(key, last_access_ns, *lease.run());
 }
 
 void TokenizedCache::put_many(std::span<const std::pair<CacheKey, Tokens>> entries) {
   for (const auto& [key, tokens] : entries) check_tokens(key, tokens);
   const auto lease = impl_->writing_lease();
-  for (const auto& [key, tokens] : entries) lease->put(key, tokens, lease.run());
+  for (const auto& [key, tokens] : entries) lease->put(key, tokens, {}, lease.run());
 }
 
 void TokenizedCache::flush() {

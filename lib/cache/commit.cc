@@ -220,6 +220,7 @@ std::uint32_t Commit::put(const CacheKey& key, const PendingPut& put) {
 
   change_entry(slot) = row;
   set_stamp(slot, put.stamp);
+  if (put.dated) store_.dated_puts += 1;
   store_.entry_count += 1;
   store_.total_bytes += row.occupied;
   store_.payload_bytes += put.tokens.payload_bytes();

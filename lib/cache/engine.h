@@ -27,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+#include <tokcask/entries.h>
 #include <tokcask/error.h>
 #include <tokcask/options.h>
 #include <tokcask/stats.h>
@@ -107,6 +108,10 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<SourceDirectory> source_directory(std::string_view path);
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
 
+  // ---- Reading without a trace (engine_entries.cc) ----
+  EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
+  std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
+
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
   std::shared_ptr<Snapshot> snapshot();
@@ -127,7 +132,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] Populator& populator() noexcept { return populator_; }
 
   // ---- Writing ----
-  void put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run);
+  void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
+           const std::shared_ptr<Run>& run);
+  bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
   void save_manifest(std::string_view tokenizer_sha);
@@ -156,6 +163,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // touches.
   using Hit = std::function<void(std::size_t, TokenView)>;
   void look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit);
+  // Reads whole what was not checked yet, without the lock; what fails becomes damage. The rest is remembered
+  // as checked.
+  void check(std::span<Found> found);
+  // What the store knows of a record that look_up() found, with read_mutex_ held.
+  EntryInfo info_of(const lmdb::ReadTransaction& transaction, const CacheKey& key,
+                    const record::Record& record) const;
   void report_damage(std::string_view key, const char* reason);
   void report_read_error(const Error& error);
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);

@@ -95,6 +95,23 @@ void Engine::remember_checked(const record::Header& header) {
   checked_[header.slot] = static_cast<std::uint32_t>(header.generation);
 }
 
+void Engine::check(std::span<Found> found) {
+  std::vector<const record::Header*> checked;
+  for (Found& f : found) {
+    if (!f.record || f.checked) continue;
+    // The one time in this process that a record is read as a whole.
+    if (record::checksum_ok(*f.record)) {
+      checked.push_back(&f.record->header);
+    } else {
+      f.record.reset();
+      f.damage = "its checksum is wrong";
+    }
+  }
+  if (checked.empty()) return;
+  const std::lock_guard lock(read_mutex_);
+  for (const record::Header* header : checked) remember_checked(*header);
+}
+
 std::optional<TokenView> Engine::pending_view(const CacheKey& key) {
   const std::lock_guard lock(pending_mutex_);
   const PendingTokens* tokens = nullptr;
@@ -154,28 +171,15 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
         found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key);
       }
     }
+    if (with_tokens) check(found);
     const std::uint64_t stamp = access_->next_stamp();
-    std::vector<const record::Header*> checked;
     for (std::size_t i = 0; i < order.size(); ++i) {
-      Found& f = found[i];
-      if (f.record && with_tokens && !f.checked) {
-        // The one time in this process that a record is read as a whole; not under the lock.
-        if (record::checksum_ok(*f.record)) {
-          checked.push_back(&f.record->header);
-        } else {
-          f.record.reset();
-          f.damage = "its checksum is wrong";
-        }
-      }
+      const Found& f = found[i];
       if (f.damage != nullptr) report_damage(keys[order[i]].canonical(), f.damage);
       if (!f.record) continue;
       access_->touch(f.record->header.slot, stamp);
       ++hits;
       hit(order[i], view_of(f.record->ids, f.record->mask, snapshot));
-    }
-    if (!checked.empty()) {
-      const std::lock_guard lock(read_mutex_);
-      for (const record::Header* header : checked) remember_checked(*header);
     }
   } catch (const Error& error) {
     report_read_error(error);
@@ -267,6 +271,7 @@ Stats Engine::stats(const Run& run) {
   stats.payload_bytes = store->payload_bytes;
   stats.file_bytes = environment_->file_bytes();
   stats.max_bytes = run.options.max_bytes;
+  stats.last_max_bytes = store->max_bytes;
   stats.tokenizer_sha =
       std::string(store->tokenizer_sha, strnlen(store->tokenizer_sha, sizeof store->tokenizer_sha));
   {

@@ -18,11 +18,13 @@ constexpr std::chrono::seconds kFoldEvery{30};
 
 }  // namespace
 
-void Engine::put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run) {
+void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
+                 const std::shared_ptr<Run>& run) {
   PendingPut put;
   put.tokens = PendingTokens::copy_of(tokens);
   put.run = run;
-  put.created_ns = now_ns();
+  const std::uint64_t now = now_ns();
+  put.created_ns = std::min(options.created_ns.value_or(now), now);
   const std::size_t size = put.tokens.record_bytes();
   bool stored = false;
   try {
@@ -51,10 +53,26 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const std::shared_pt
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
+  if (options.last_access_ns && *options.last_access_ns < put.stamp) {
+    put.stamp = std::max<std::uint64_t>(*options.last_access_ns, 1);  // 0 is for what has none
+    put.dated = true;
+  }
   note_first_pending();
   active_.add(key, std::move(put), environment_->page_bytes());
   start_committer();
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
+}
+
+bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run) {
+  const std::shared_ptr<Snapshot> snapshot = this->snapshot();
+  const std::lock_guard lock(read_mutex_);
+  const lmdb::ReadTransaction& transaction = snapshot->transaction();
+  const Found found =
+      look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
+  if (!found.record) return false;
+  access_->touch(found.record->header.slot, std::min(last_access_ns, access_->next_stamp()));
+  ++run.raised;
+  return true;
 }
 
 void Engine::put_source_directory(std::string_view path, const SourceDirectory& files) {

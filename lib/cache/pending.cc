@@ -33,6 +33,7 @@ void Batch::add(CacheKey key, PendingPut put, std::size_t page_bytes) {
     remove(CacheKey(existing->first), page_bytes);
   }
   bytes += put.tokens.record_bytes();
+  if (put.dated) ++dated;
   if (put.is_new) {
     ++new_entries;
     new_bytes += occupied_bytes(key.canonical().size(), put.tokens.record_bytes(), page_bytes);
@@ -45,6 +46,7 @@ void Batch::remove(const CacheKey& key, std::size_t page_bytes) {
   if (found == puts.end()) return;
   const PendingPut& put = found->second;
   bytes -= put.tokens.record_bytes();
+  if (put.dated) --dated;
   if (put.is_new) {
     --new_entries;
     new_bytes -= occupied_bytes(key.canonical().size(), put.tokens.record_bytes(), page_bytes);

@@ -32,6 +32,7 @@ struct Run {
   std::atomic<std::uint64_t> puts{0};
   std::atomic<std::uint64_t> declined{0};
   std::atomic<std::uint64_t> evicted{0};
+  std::atomic<std::uint64_t> raised{0};  // access times, by raise_last_access(): to be committed
   std::atomic<std::int64_t> tokenize_ns{0};
   std::atomic<std::uint64_t> run_id{0};
   std::atomic<std::uint64_t> bytes_after{0};
@@ -56,7 +57,7 @@ struct Run {
   // Changes when any figure does, its end included. 0: nothing happened that is worth a row.
   [[nodiscard]] std::uint64_t activity() const {
     const std::uint64_t done =
-        hits + misses + puts + declined + evicted + static_cast<std::uint64_t>(tokenize_ns.load());
+        hits + misses + puts + declined + evicted + raised + static_cast<std::uint64_t>(tokenize_ns.load());
     return done == 0 || ended_ns == 0 ? done : done + 1;
   }
 };
@@ -80,8 +81,9 @@ struct PendingTokens {
 struct PendingPut {
   PendingTokens tokens;
   std::shared_ptr<Run> run;
-  std::uint64_t stamp = 0;
+  std::uint64_t stamp = 0;  // its last access
   std::uint64_t created_ns = 0;
+  bool dated = false;   // `stamp` is one of its own, not that of the put
   bool is_new = false;  // the key was not in the store when it was put
 };
 
@@ -101,6 +103,7 @@ struct Batch {
   std::map<std::string, PendingTokenizerFile, std::less<>> tokenizer_files;
   std::optional<std::string> tokenizer_sha;
   std::size_t bytes = 0;          // of records
+  std::uint64_t dated = 0;        // puts with dated
   std::uint64_t new_entries = 0;  // puts with is_new
   std::uint64_t new_bytes = 0;    // that they will occupy
 

@@ -1,6 +1,7 @@
 #include "cache/victims.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cache/commit.h"
 
@@ -47,23 +48,47 @@ void VictimQueue::make(const lmdb::Environment& environment, const shm::AccessTa
   if (queue_.empty()) nothing_before_ = protected_from;
 }
 
-std::vector<Victim> VictimQueue::take(const lmdb::Environment& environment, const shm::AccessTable& access,
-                                      std::uint64_t protected_from, std::uint64_t pages) {
-  for (const bool fresh : {false, true}) {
-    if (fresh) make(environment, access, protected_from);
-    std::vector<Victim> taken;
-    std::uint64_t found = 0;
-    while (!queue_.empty() && found < pages) {
-      const Victim victim = queue_.back();
-      queue_.pop_back();
-      // Used since the queue was made, or protected since: it is in the next one, at its new place.
-      if (victim.stamp >= protected_from || access.stamp(victim.slot) > victim.stamp) continue;
-      taken.push_back(victim);
-      found += victim.pages(environment.page_bytes());
+void VictimQueue::forget_if_dated(const lmdb::Environment& environment) {
+  const std::uint64_t dated_puts = read_store_row(lmdb::ReadTransaction(environment)).dated_puts;
+  if (std::exchange(dated_puts_, dated_puts) == dated_puts) return;
+  queue_.clear();
+  nothing_before_ = 0;
+}
+
+bool VictimQueue::take_from_queue(const shm::AccessTable& access, const Bounds& bounds,
+                                  std::uint64_t page_bytes, std::uint64_t pages, std::vector<Victim>& taken) {
+  std::uint64_t found = 0;
+  while (!queue_.empty() && found < pages) {
+    Victim victim = queue_.back();
+    if (victim.stamp < bounds.protected_from && victim.stamp >= bounds.older_than) return true;
+    queue_.pop_back();
+    // Protected since the queue was made: it is in the next one.
+    if (victim.stamp >= bounds.protected_from) continue;
+    if (const std::uint64_t stamp = access.stamp(victim.slot); stamp > victim.stamp) {
+      // Used since. By raise_last_access() perhaps, and then not so lately that it is protected now.
+      victim.stamp = stamp;
+      if (stamp < bounds.protected_from) {
+        const auto newer = [](const Victim& a, const Victim& b) { return a.stamp > b.stamp; };
+        queue_.insert(std::lower_bound(queue_.begin(), queue_.end(), victim, newer), victim);
+      }
+      continue;
     }
+    taken.push_back(victim);
+    found += victim.pages(page_bytes);
+  }
+  return found >= pages;
+}
+
+std::vector<Victim> VictimQueue::take(const lmdb::Environment& environment, const shm::AccessTable& access,
+                                      const Bounds& bounds, std::uint64_t pages) {
+  forget_if_dated(environment);
+  for (const bool fresh : {false, true}) {
+    if (fresh) make(environment, access, bounds.protected_from);
+    std::vector<Victim> taken;
+    const bool all = take_from_queue(access, bounds, environment.page_bytes(), pages, taken);
     // A queue that ran out is made again, with what was taken from it in its place, unless that is known to
     // be vain.
-    if (found >= pages || fresh || nothing_before_ == protected_from) return taken;
+    if (all || fresh || nothing_before_ == bounds.protected_from) return taken;
   }
   return {};
 }

@@ -30,13 +30,20 @@ struct Victim {
 
 // A sorted list that is made when it is first needed and used up from the front. An entry that was used since
 // is passed over; it comes back when the list is made again. So a million entries are sorted once per round
-// of evictions, not once per eviction. Used by the committing thread alone.
+// of evictions, not once per eviction. Entries that were put with a last access of their own may belong into
+// the middle: the store counts such puts, and another count makes the list anew. Used by the committing
+// thread alone.
 class VictimQueue {
  public:
-  // The oldest entries, none used since `protected_from`, that together occupy `pages` pages; fewer if there
-  // are no more. They are no longer in the queue.
+  // Which entries may be taken: those last used before both.
+  struct Bounds {
+    std::uint64_t protected_from;  // the start of the oldest run
+    std::uint64_t older_than;      // the last access of what they make room for
+  };
+  // The oldest entries within the bounds that together occupy `pages` pages; fewer if there are no more. They
+  // are no longer in the queue.
   std::vector<Victim> take(const lmdb::Environment& environment, const shm::AccessTable& access,
-                           std::uint64_t protected_from, std::uint64_t pages);
+                           const Bounds& bounds, std::uint64_t pages);
   // Gives back what was taken and is still there.
   void put_back(const std::vector<Victim>& victims) {
     queue_.insert(queue_.end(), victims.rbegin(), victims.rend());
@@ -45,10 +52,15 @@ class VictimQueue {
  private:
   void make(const lmdb::Environment& environment, const shm::AccessTable& access,
             std::uint64_t protected_from);
+  void forget_if_dated(const lmdb::Environment& environment);
+  // The oldest within the bounds, as take(). True if that is all that the bounds allow.
+  bool take_from_queue(const shm::AccessTable& access, const Bounds& bounds, std::uint64_t page_bytes,
+                       std::uint64_t pages, std::vector<Victim>& taken);
 
   std::vector<Victim> queue_;  // newest first, so that the oldest is at the back
   // Made again in vain for this value: nothing becomes older than it by being used.
   std::uint64_t nothing_before_ = 0;
+  std::uint64_t dated_puts_ = 0;  // of the store when the queue was made
 };
 
 }  // namespace tokcask

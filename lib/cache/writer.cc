@@ -220,7 +220,15 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
   environment_->clear_dead_readers();
   Items items;
   for (const Item& item : batch.puts) items.push_back(&item);
-  std::sort(items.begin(), items.end(), [](const Item* a, const Item* b) { return a->first < b->first; });
+  const auto by_key = [](const Item* a, const Item* b) { return a->first < b->first; };
+  if (batch.dated == 0) {
+    std::sort(items.begin(), items.end(), by_key);
+  } else {
+    // The newest first, so that no room is given to one that must make room again. Each group is written in
+    // key order all the same.
+    std::sort(items.begin(), items.end(),
+              [](const Item* a, const Item* b) { return a->second.stamp > b->second.stamp; });
+  }
   const auto done = [&](std::size_t from, std::size_t count) {
     Keys keys;
     for (std::size_t i = from; i < from + count; ++i) keys.push_back(&items[i]->first);
@@ -240,6 +248,10 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
   unsigned attempt = 0;
   for (std::size_t at = 0; at < items.size();) {
     const std::size_t count = fitting(room, items, at, most);
+    if (batch.dated > 0) {
+      const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
+      std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
+    }
     const std::size_t written = count > 0 ? put_group(items, at, count, room, &extras) : 0;
     if (written == count && count > 0) {
       done(at, count);
@@ -304,40 +316,36 @@ std::size_t Writer::put_group(const Items& items, std::size_t at, std::size_t co
   return count;
 }
 
-// Makes pages reusable for the puts from `at` on: oldest last access first, no more than they need. Returns
-// false when that is not possible now.
+// Makes pages reusable for the puts from `at` on: oldest last access first, no more than they need, and
+// nothing that was used later than they were. Returns false when that is not possible now.
 bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, const Room& room) {
   Need first;
   first.add(*items[at], room);
   if (first.pages(room) + room.reserve() > room.limit) return false;
-  Need group = first;
-  for (std::size_t i = at + 1; i < items.size() && group.count < kMostEvictedFor; ++i) {
-    if (group.value_pages > room.limit / 16) break;
-    group.add(*items[i], room);
-  }
-  // When there are pages enough, but not side by side, it takes more than their number says.
-  const std::uint64_t apart = std::max<std::uint64_t>(first.value_pages, 1) << attempt;
-  std::uint64_t least = minus(first.pages(room) + room.reserve(), room.available());
-  std::uint64_t wanted = minus(group.pages(room) + room.reserve(), room.available());
-  if (least == 0) {
-    least = 1;
-    wanted = apart;
-  }
-
-  if (room.held >= wanted) return false;  // the pages are there; evicting more would not free them sooner
-  if (room.recent >= wanted && attempt == 0) {
-    nudge(room);
-    nudge(room);
-    return true;
-  }
+  const std::uint64_t lacking = minus(first.pages(room) + room.reserve(), room.available());
   const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
-  const std::vector<Victim> victims = victims_.take(*environment_, *access_, protected_from, wanted);
-  const std::uint64_t pages = std::accumulate(
-      victims.begin(), victims.end(), std::uint64_t{0},
-      [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
-  if (victims.empty() || pages < least) {
+  std::vector<Victim> victims;
+  for (std::uint64_t most = kMostEvictedFor;;) {
+    const Group group = group_of(items, at, most, room);
+    // When there are pages enough, but not side by side, it takes more than their number says.
+    const std::uint64_t wanted = lacking == 0
+                                     ? std::max<std::uint64_t>(first.value_pages, 1) << attempt
+                                     : minus(group.need.pages(room) + room.reserve(), room.available());
+    if (room.held >= wanted) return false;  // the pages are there; evicting more would not free them sooner
+    if (room.recent >= wanted && attempt == 0) {
+      nudge(room);
+      nudge(room);
+      return true;
+    }
+    victims = victims_.take(*environment_, *access_, {protected_from, group.oldest}, wanted);
+    const std::uint64_t pages = std::accumulate(
+        victims.begin(), victims.end(), std::uint64_t{0},
+        [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
+    if (!victims.empty() && pages >= std::max<std::uint64_t>(lacking, 1)) break;
     victims_.put_back(victims);
-    return false;
+    // A smaller group may be newer as a whole.
+    if (group.need.count == 1 || group.oldest >= protected_from) return false;
+    most = group.need.count / 2;
   }
   std::uint64_t removed = 0;
   remove(victims, room.limit * room.page_bytes, removed);
@@ -346,15 +354,26 @@ bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, con
   return removed > 0;
 }
 
+// The puts from `at` on for which room is made at once.
+Writer::Group Writer::group_of(const Items& items, std::size_t at, std::uint64_t most, const Room& room) {
+  Group group;
+  for (std::size_t i = at; i < items.size() && group.need.count < most; ++i) {
+    if (i > at && group.need.value_pages > room.limit / 16) break;
+    group.need.add(*items[i], room);
+    group.oldest = std::min(group.oldest, items[i]->second.stamp);
+  }
+  return group;
+}
+
 void Writer::decline(const Item& item, const Room& room) {
   Run& run = *item.second.run;
   ++run.declined;
   if (!run.told_declined.exchange(true)) {
-    warn_(
-        fmt::format("the budget of {} bytes is full of entries that were used in this run, so {} and others "
-                    "are not stored; "
-                    "raise max_bytes to keep more",
-                    room.limit * room.page_bytes, item.first.canonical()));
+    warn_(fmt::format(
+        "the budget of {} bytes is full of entries that were used {}, so {} and others "
+        "are not stored; "
+        "raise max_bytes to keep more",
+        room.limit * room.page_bytes, item.second.dated ? "later" : "in this run", item.first.canonical()));
   }
   // What is stored under this key was to be replaced: it must not be served any more.
   Commit commit(*environment_, names_);

@@ -4,7 +4,8 @@
 // which is reserved once). So the writer counts pages: those the file may still grow by, and those on LMDB's
 // free list that the next transaction may reuse. It admits as many puts of a batch as should fit; while
 // writing them it looks at the page numbers that LMDB gives, and aborts and takes fewer before a commit could
-// pass the cap. When not even one put fits, it evicts; when nothing may be evicted, it declines the put.
+// pass the cap. When not even one put fits, it evicts; when nothing may be evicted, it declines the put. A
+// put with a last access of its own evicts only what was last used before that.
 //
 // Pages freed by transaction N can be reused by transaction N+2, and not before every snapshot older than N
 // is gone. Copy-on-write also needs pages to delete: a reserve is never given to puts.
@@ -91,6 +92,11 @@ class Writer {
     void add(const Item& item, const Room& room);
     [[nodiscard]] std::uint64_t pages(const Room& room) const;
   };
+  // Puts for which room is made at once.
+  struct Group {
+    Need need;
+    std::uint64_t oldest = ~std::uint64_t{0};  // of their last accesses
+  };
   class Extras;
 
   [[nodiscard]] Room measure(std::uint64_t max_bytes) const;
@@ -100,6 +106,8 @@ class Writer {
                                        std::uint64_t node_bytes);
   std::size_t put_group(const Items& items, std::size_t at, std::size_t count, const Room& room,
                         Extras* extras);
+  [[nodiscard]] static Group group_of(const Items& items, std::size_t at, std::uint64_t most,
+                                      const Room& room);
   bool make_room(const Items& items, std::size_t at, unsigned attempt, const Room& room);
   void decline(const Item& item, const Room& room);
 

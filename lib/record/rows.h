@@ -72,10 +72,11 @@ struct StoreRow {
   std::uint32_t reserved0 = 0;
   std::uint64_t last_run_id = 0;
   std::uint64_t commits = 0;
-  std::uint64_t max_bytes = 0;  // budget of the handle that committed last
-  std::uint64_t clock_ns = 0;   // newest access time handed out
-  char tokenizer_sha[64] = {};  // as told by save_manifest
-  std::uint64_t reserved[9] = {};
+  std::uint64_t max_bytes = 0;   // budget of the handle that committed last
+  std::uint64_t clock_ns = 0;    // newest access time handed out
+  char tokenizer_sha[64] = {};   // as told by save_manifest
+  std::uint64_t dated_puts = 0;  // of entries whose last access was older than the put; see victims.h
+  std::uint64_t reserved[8] = {};
 };
 static_assert(sizeof(StoreRow) == 256);
 

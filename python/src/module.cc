@@ -14,6 +14,7 @@
 #include "dataset.h"
 #include "errors.h"
 #include "key.h"
+#include "merge.h"
 #include "tokens.h"
 
 NB_MODULE(_core, module) {
@@ -28,12 +29,14 @@ NB_MODULE(_core, module) {
   python::bind_cache(module);
   python::bind_collate(module);
   python::bind_dataset(module);
+  python::bind_merge(module);
   python::bind_cli(module);
 
   // Pickles and messages shall name the public place. When the stub is made, the module is not in its
   // package, and its classes must count as its own.
   if (std::string_view(PyModule_GetName(module.ptr())) == "tokcask._core") {
-    for (const char* name : {"CacheKey", "CachedTokens", "TokenizedCache", "VerifyReport", "Damage"}) {
+    for (const char* name :
+         {"CacheKey", "CachedTokens", "TokenizedCache", "VerifyReport", "Damage", "MergeReport"}) {
       module.attr(name).attr("__module__") = "tokcask";
     }
   }

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
         CachedTokens,
         CacheKey,
         Damage,
+        MergeReport,
         TokenizedCache,
         VerifyReport,
+        merge,
         section_id,
     )
     from tokcask._errors import (
@@ -37,6 +39,7 @@ __all__ = [
     "CachedTokens",
     "Damage",
     "DamagedError",
+    "MergeReport",
     "MissingEntryError",
     "ReadOnlyError",
     "TokenizationStats",
@@ -44,6 +47,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "merge",
     "pretokenize_rows",
     "section_id",
     "tokenizer_sha256",
@@ -54,9 +58,11 @@ _HOMES = {
         "CacheKey",
         "CachedTokens",
         "Damage",
+        "MergeReport",
         "TokenizedCache",
         "VerifyReport",
         "__version__",
+        "merge",
         "section_id",
     ),
     "tokcask._errors": (

@@ -11,11 +11,11 @@ TEST_CASE("random acts, with a map beside the store") {
   const std::uint64_t seed = test_seed();
   INFO("TOKCASK_TEST_SEED=" << seed);
   std::mt19937_64 random(seed);
-  struct Entry {
+  struct Expected {
     Ids ids;
     Ids mask;
   };
-  std::map<CacheKey, Entry> model;
+  std::map<CacheKey, Expected> model;
   Fixture f;
   const auto random_key = [&] {
     const std::uint64_t i = random() % 300;
@@ -31,7 +31,7 @@ TEST_CASE("random acts, with a map beside the store") {
       const std::uint64_t act = random() % 100;
       if (act < 50) {
         const CacheKey k = random_key();
-        Entry entry{ids(random(), random() % (random() % 8 == 0 ? 9000 : 700)), {}};
+        Expected entry{ids(random(), random() % (random() % 8 == 0 ? 9000 : 700)), {}};
         if (random() % 4 == 0) {
           entry.mask.assign(entry.ids.size(), 1);
           for (auto& value : entry.mask) value = random() % 10 != 0 ? 1 : 0;

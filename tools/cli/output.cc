@@ -33,6 +33,21 @@ Json json_run(const RunFigures& run) {
   return object;
 }
 
+Json json_store(const Stats& store) {
+  Json object;
+  object["entry_count"] = store.entry_count;
+  object["total_bytes"] = store.total_bytes;
+  object["payload_bytes"] = store.payload_bytes;
+  object["file_bytes"] = store.file_bytes;
+  object["max_bytes"] = store.max_bytes;
+  return object;
+}
+
+std::string store_text(const Stats& store) {
+  return fmt::format("{} of {}, {} entries", format_mib(store.file_bytes), format_mib(store.max_bytes),
+                     format_count(store.entry_count));
+}
+
 void print_json(Console& console, const Json& document) {
   console.data(document.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
 }

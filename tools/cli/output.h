@@ -25,6 +25,10 @@ inline constexpr int kSchemaVersion = 1;
 // {"run_id", "hits", ...}, or null for a run that never was.
 [[nodiscard]] Json json_run(const RunFigures& run);
 
+// What a store holds after a command that fills it.
+[[nodiscard]] Json json_store(const Stats& store);
+[[nodiscard]] std::string store_text(const Stats& store);
+
 // One line on standard output. Strings that are not UTF-8 (file names) get replacement characters.
 void print_json(Console& console, const Json& document);
 

@@ -41,6 +41,8 @@ void add_verbs(CLI::App& app, Action& action) {
   add_prune(app, action);
   add_clear(app, action);
   add_verify(app, action);
+  add_merge(app, action);
+  add_import_npz(app, action);
 }
 
 int fail(Console& console, bool json, std::string_view message, int code) noexcept {

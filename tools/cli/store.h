@@ -1,4 +1,4 @@
-// Opening stores that must already be there: every verb but warm.
+// Opening stores: every verb but warm.
 #pragma once
 
 #include <string>
@@ -12,7 +12,13 @@ namespace tokcask::cli {
 // Never takes the write lock. Throws Error(kNotFound) when `path` holds no store.
 [[nodiscard]] TokenizedCache open_to_read(const std::string& path, Console& console);
 
-// To be changed. Throws Error(kNotFound) when `path` holds no store, and creates none.
+// To be changed, with the budget that it was last written with. Throws Error(kNotFound) when `path` holds no
+// store, and creates none.
 [[nodiscard]] TokenizedCache open_to_change(const std::string& path, Console& console);
+
+// To be filled, and made if it is not there. `max_bytes` as parse_size() takes it; empty: the budget that the
+// store was last written with, or the library's default for a new one.
+[[nodiscard]] TokenizedCache open_to_fill(const std::string& path, const std::string& max_bytes,
+                                          Console& console);
 
 }  // namespace tokcask::cli

@@ -111,11 +111,7 @@ Json to_json(const Arguments& arguments, const warm::WarmFigures& figures) {
   document["skipped"] = skipped_json(figures);
   document["not_utf8_files"] = figures.not_utf8.names;
   document["unreadable_files"] = figures.skipped.unreadable.names;
-  document["store"] = {{"entry_count", store.entry_count},
-                       {"total_bytes", store.total_bytes},
-                       {"payload_bytes", store.payload_bytes},
-                       {"file_bytes", store.file_bytes},
-                       {"max_bytes", store.max_bytes}};
+  document["store"] = json_store(store);
   return document;
 }
 
@@ -150,9 +146,7 @@ std::string to_text(const warm::WarmFigures& figures) {
   if (figures.declined != 0) {
     table.add("declined", fmt::format("{} (no room: raise --max-bytes)", format_count(figures.declined)));
   }
-  table.add("store",
-            fmt::format("{} of {}, {} entries", format_mib(figures.store.file_bytes),
-                        format_mib(figures.store.max_bytes), format_count(figures.store.entry_count)));
+  table.add("store", store_text(figures.store));
   table.add("seconds", fmt::format("{:.2f} (scan {:.2f}, tokenize {:.2f}, store {:.2f})", seconds.total,
                                    seconds.scan, seconds.tokenize, seconds.store));
   return table.text();
