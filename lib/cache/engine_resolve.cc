@@ -62,7 +62,8 @@ Resolution Engine::resolve(const record::KeyList& keys) {
   // The records' headers are read in file order, which a cold disk likes.
   std::sort(located.begin(), located.end(),
             [](const Located& a, const Located& b) { return a.value.data() < b.value.data(); });
-  std::vector<lmdb::Bytes> chunks;
+  // As many as the store has, whatever a damaged header says.
+  std::vector<lmdb::Bytes> chunks(read_store_row(transaction).slot_count / rows::kEntriesPerChunk + 1);
   const std::uint64_t stamp = access_->next_stamp();
   std::string canonical;
   for (const Located& at : located) {
@@ -71,12 +72,12 @@ Resolution Engine::resolve(const record::KeyList& keys) {
     const auto record = record::decode(at.value, record::hash_key(canonical), &damage);
     if (record) {
       const std::size_t number = record->header.slot / rows::kEntriesPerChunk;
-      if (number >= chunks.size()) chunks.resize(number + 1);
-      if (chunks[number].empty()) {
+      if (number < chunks.size() && chunks[number].empty()) {
         chunks[number] =
             transaction.get(Table::kMeta, MetaKey(Tag::kEntries, number).bytes()).value_or(lmdb::Bytes());
       }
-      if (!rows::is_current(chunks[number], record->header.slot, record->header.generation)) {
+      if (number >= chunks.size() ||
+          !rows::is_current(chunks[number], record->header.slot, record->header.generation)) {
         damage = kNotCurrent;
       }
     }
