@@ -101,14 +101,14 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<TokenView> get(const CacheKey& key, Run& run);
   std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys, Run& run);
   std::vector<bool> contains_many(std::span<const CacheKey> keys, Run& run);
-  std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha,
-                             std::optional<std::int32_t> sequence_len);
   Stats stats(const Run& run);
   VerifyReport verify();
   std::optional<SourceDirectory> source_directory(std::string_view path);
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
 
   // ---- Reading without a trace (engine_entries.cc) ----
+  std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha,
+                             std::optional<std::int32_t> sequence_len);
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
   std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
 

@@ -1,4 +1,5 @@
-// Engine::entries() and peek_many(): committed entries with what is known of them, read without a trace.
+// Engine::keys(), entries() and peek_many(): committed entries with what is known of them, read without a
+// trace.
 #include <algorithm>
 #include <numeric>
 #include <utility>
@@ -23,6 +24,22 @@ std::optional<CacheKey> key_of(lmdb::Bytes padded) {
 }
 
 }  // namespace
+
+std::vector<CacheKey> Engine::keys(std::optional<std::string_view> tokenizer_sha,
+                                   std::optional<std::int32_t> sequence_len) {
+  std::vector<CacheKey> keys;
+  const lmdb::ReadTransaction transaction(*environment_);
+  const lmdb::Cursor cursor(transaction, Table::kRecords);
+  for (auto entry = cursor.first(); entry; entry = cursor.next()) {
+    auto key = key_of(entry->key);
+    // Damage, which verify tells of. Nothing can be looked up under it.
+    if (!key) continue;
+    if (tokenizer_sha && key->tokenizer_sha() != *tokenizer_sha) continue;
+    if (sequence_len && key->sequence_len() != *sequence_len) continue;
+    keys.push_back(*std::move(key));
+  }
+  return keys;
+}
 
 EntryInfo Engine::info_of(const lmdb::ReadTransaction& transaction, const CacheKey& key,
                           const record::Record& record) const {

@@ -188,24 +188,6 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
   run.misses += keys.size() - hits;
 }
 
-std::vector<CacheKey> Engine::keys(std::optional<std::string_view> tokenizer_sha,
-                                   std::optional<std::int32_t> sequence_len) {
-  std::vector<CacheKey> keys;
-  const lmdb::ReadTransaction transaction(*environment_);
-  const lmdb::Cursor cursor(transaction, Table::kRecords);
-  for (auto entry = cursor.first(); entry; entry = cursor.next()) {
-    try {
-      CacheKey key = CacheKey::parse(record::unpadded(entry->key));
-      if (tokenizer_sha && key.tokenizer_sha() != *tokenizer_sha) continue;
-      if (sequence_len && key.sequence_len() != *sequence_len) continue;
-      keys.push_back(std::move(key));
-    } catch (const Error&) {
-      // Bytes that no key has: damage, which verify tells of. Nothing can be looked up under them.
-    }
-  }
-  return keys;
-}
-
 void Engine::report_damage(std::string_view key, const char* reason) {
   {
     const std::lock_guard lock(message_mutex_);

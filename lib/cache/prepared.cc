@@ -15,6 +15,9 @@ constexpr unsigned kBits = 64;
 constexpr std::uint64_t kFewLookUps = 4096;
 constexpr std::uint64_t kShareByKey = 4;  // one in so many
 
+// More look-ups by key than this are worth a new table of so many items.
+std::uint64_t worth_a_table(std::size_t items) { return std::max(kFewLookUps, items / kShareByKey); }
+
 }  // namespace
 
 struct Prepared::Epoch {
@@ -181,14 +184,14 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     hit(rest[k], *std::move(views[k]));
   }
   const std::uint64_t by_key = table->by_key_.fetch_add(found, std::memory_order_relaxed) + found;
-  if (by_key > std::max(kFewLookUps, table->size() / kShareByKey)) renew_table(engine);
+  if (by_key > worth_a_table(table->size())) renew_table(engine);
 }
 
 void Prepared::renew_table(Engine& engine) {
   const std::unique_lock renewing(renewing_, std::try_to_lock);
   if (!renewing) return;  // another thread is at it
   const std::shared_ptr<const Table> old = table();
-  if (old->by_key_ <= std::max(kFewLookUps, old->size() / kShareByKey)) return;
+  if (old->by_key_ <= worth_a_table(old->size())) return;
   old->by_key_ = 0;  // whatever comes now, not at once again
   auto fresh = attach(engine, old->keys());
   if (!fresh || fresh->shared().txnid() <= old->shared().txnid()) {

@@ -17,7 +17,6 @@
 //   none)
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -27,9 +26,9 @@
 #include <span>
 #include <string>
 
-namespace tokcask::shm {
+#include "shm/uuid.h"
 
-using Uuid = std::array<std::uint8_t, 16>;
+namespace tokcask::shm {
 
 inline constexpr std::size_t kStampsPerBlock = 510;
 inline constexpr std::size_t kMaxRuns = 256;

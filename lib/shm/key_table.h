@@ -21,7 +21,6 @@
 //   block 1…  places: 24 bytes per key; the packed list (record/key_list.h)
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -29,9 +28,9 @@
 #include <span>
 #include <string>
 
-namespace tokcask::shm {
+#include "shm/uuid.h"
 
-using Uuid = std::array<std::uint8_t, 16>;
+namespace tokcask::shm {
 
 // Where a record lies, and what a reader needs of its header.
 struct Place {

@@ -11,6 +11,7 @@
 
 #include "arguments.h"
 #include "gil.h"
+#include "numpy_array.h"
 
 namespace tokcask::python {
 namespace {
@@ -145,19 +146,6 @@ void flatten(const Rows& rows, const Padding& padding, nb::handle input_ids, nb:
                 .seq_idx = numbers.span()});
 }
 
-template <typename Numbers>
-nb::object to_int64(const Numbers& numbers) {
-  auto values = std::make_unique<std::vector<std::int64_t>>(numbers.begin(), numbers.end());
-  // NumPy wants an address, also for no elements.
-  values->reserve(1);
-  std::int64_t* const data = values->data();
-  const std::size_t shape[] = {values->size()};
-  const nb::capsule owner(values.get(),
-                          [](void* all) noexcept { delete static_cast<std::vector<std::int64_t>*>(all); });
-  (void)values.release();
-  return nb::cast(nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>>(data, 1, shape, owner));
-}
-
 nb::tuple pack(nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> lengths,
                std::size_t capacity) {
   Packing packing;
@@ -165,7 +153,7 @@ nb::tuple pack(nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::d
     const WithoutGil released;
     packing = pack_best_fit_decreasing({lengths.data(), lengths.size()}, capacity);
   }
-  return nb::make_tuple(to_int64(packing.rows), to_int64(packing.bin_ends));
+  return nb::make_tuple(owned_array<std::int64_t>(packing.rows), owned_array<std::int64_t>(packing.bin_ends));
 }
 
 }  // namespace

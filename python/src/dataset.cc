@@ -14,6 +14,7 @@
 
 #include "arguments.h"
 #include "logged.h"
+#include "numpy_array.h"
 #include "tokens.h"
 
 namespace tokcask::python {
@@ -143,18 +144,6 @@ nb::tuple items(Dataset& self, nb::handle indices) {
   return nb::make_tuple(rows, missing);
 }
 
-// A vector as a NumPy array that owns it.
-template <typename T, typename From>
-nb::object to_numpy(const From& values) {
-  auto owned = std::make_unique<std::vector<T>>();
-  owned->reserve(values.size());
-  for (const auto value : values) owned->push_back(static_cast<T>(value));
-  T* const data = owned->data();
-  const std::size_t shape[] = {values.size()};
-  const nb::capsule owner(owned.release(), [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, 1, shape, owner));
-}
-
 }  // namespace
 
 void bind_dataset(nb::module_& module) {
@@ -177,7 +166,7 @@ void bind_dataset(nb::module_& module) {
       .def(
           "lengths",
           [](Dataset& self) {
-            return to_numpy<std::int32_t>(
+            return owned_array<std::int32_t>(
                 self.without_gil([](TokenDataset& dataset) { return dataset.lengths(); }));
           },
           nb::sig("def lengths(self) -> numpy.typing.NDArray[numpy.int32]"), "Tokens of each item.")
@@ -187,7 +176,7 @@ void bind_dataset(nb::module_& module) {
           nb::arg("index"), nb::sig("def key(self, index: typing.SupportsIndex) -> CacheKey"),
           "The key of an item.")
       .def(
-          "kept", [](const Dataset& self) { return to_numpy<std::int64_t>(self.value().kept()); },
+          "kept", [](const Dataset& self) { return owned_array<std::int64_t>(self.value().kept()); },
           nb::sig("def kept(self) -> numpy.typing.NDArray[numpy.int64]"),
           "With missing='drop', the place of each item in the list given; empty if none was dropped.")
       .def(
