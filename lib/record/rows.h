@@ -11,6 +11,8 @@
 //    A  chunk     510 last access times, u64 nanoseconds, by slot, 4,080 bytes: one overflow page
 //    L  slot      the section id as text, when it is not 16 lower-case hex digits
 //    R  run id    RunRow
+//    H  chunk     127 HistoryRows, 4,064 bytes: one overflow page; a ring of what became of entries
+//    P  number    TokenizerTraits of the tokenizer with this number, u64
 //    D  path hash the files remembered of one directory (see encode_directory)
 //    F  path hash a tokenizer file's identity and its tokenizer's sha
 #pragma once
@@ -39,6 +41,8 @@ enum class Tag : char {
   kAccess = 'A',
   kLiteral = 'L',
   kRun = 'R',
+  kHistory = 'H',
+  kTraits = 'P',
   kDirectory = 'D',
   kTokenizerFile = 'F',
 };
@@ -76,7 +80,12 @@ struct StoreRow {
   std::uint64_t clock_ns = 0;    // newest access time handed out
   char tokenizer_sha[64] = {};   // as told by save_manifest
   std::uint64_t dated_puts = 0;  // of entries whose last access was older than the put; see victims.h
-  std::uint64_t reserved[8] = {};
+  std::uint64_t rewrites =
+      0;  // how often the file was written anew, by compaction: places of before are void
+  std::uint64_t cleared_ns = 0;       // the last clear(); 0: never
+  std::uint64_t cleared_entries = 0;  // how many it removed
+  std::uint64_t history = 0;  // history rows ever written; the next goes to this number modulo the ring
+  std::uint64_t reserved[4] = {};
 };
 static_assert(sizeof(StoreRow) == 256);
 
@@ -97,6 +106,8 @@ using EntryChunk = std::array<EntryRow, kEntriesPerChunk>;
 using StampChunk = std::array<std::uint64_t, kStampsPerChunk>;
 
 struct RunRow {
+  static constexpr std::uint32_t kKilled = 1;             // ended by the death of its processes
+  static constexpr std::uint32_t kSeveralTokenizers = 2;  // or lengths; the row names the first
   std::uint64_t run_id = 0;
   std::int64_t started_ns = 0;
   std::int64_t ended_ns = 0;
@@ -107,9 +118,33 @@ struct RunRow {
   std::uint64_t evicted = 0;
   double tokenize_seconds = 0.0;
   std::uint64_t bytes_after = 0;
-  std::uint64_t reserved[6] = {};
+  std::uint64_t derived = 0;  // hits served from an entry of another sequence length
+  std::int64_t last_active_ns = 0;
+  std::uint32_t sequence_len = 0;
+  std::uint32_t flags = 0;
+  char tokenizer_sha[64] = {};  // cut, if it is longer
+  std::uint64_t reserved[11] = {};
 };
-static_assert(sizeof(RunRow) == 128);
+static_assert(sizeof(RunRow) == 256);
+
+// What became of an entry that is no longer there, or of a put that was declined.
+enum class Fate : std::uint32_t {
+  kNone = 0,
+  kEvicted = 1,   // to make room
+  kPruned = 2,    // by prune()
+  kDeclined = 3,  // a put, because everything else was wanted more
+  kLowered = 4,   // removed because the budget was lowered
+};
+struct HistoryRow {
+  std::uint64_t key_hash = 0;   // XXH3-64 of the canonical key
+  std::uint64_t when_ns = 0;    // when that happened
+  std::uint64_t wanted_ns = 0;  // its last access before that; for a declined put the same as when_ns
+  std::uint32_t run_id = 0;     // the run that did it, 0: not known
+  Fate fate = Fate::kNone;
+};
+static_assert(sizeof(HistoryRow) == 32);
+inline constexpr std::size_t kHistoryPerChunk = 127;
+using HistoryChunk = std::array<HistoryRow, kHistoryPerChunk>;
 
 // Whether the entry in `slot` is the one that `generation` names; `chunk` is the value of the slot's chunk.
 bool is_current(std::span<const std::byte> chunk, std::uint32_t slot, std::uint64_t generation) noexcept;

@@ -121,8 +121,8 @@ TEST_CASE("a million rows do not take long") {
   const Packing packing = pack_best_fit_decreasing(lengths, 2048);
   const std::uint64_t total = std::accumulate(lengths.begin(), lengths.end(), std::uint64_t{0});
   CHECK(packing.rows.size() == lengths.size());
-  // How many rows are longer than half a bin, each of which needs one of its own, varies with the seed: one standard
-  // deviation of it is 0.1 % of all bins.
+  // How many rows are longer than half a bin, each of which needs one of its own, varies with the seed: one
+  // standard deviation of it is 0.1 % of all bins.
   CHECK(static_cast<double>(packing.bin_ends.size()) * 2048 < 1.01 * static_cast<double>(total));
 }
 
