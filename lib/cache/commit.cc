@@ -7,6 +7,8 @@
 
 #include <tokcask/error.h>
 
+#include "cache/clock.h"
+
 namespace tokcask {
 
 using lmdb::Table;
@@ -227,13 +229,12 @@ std::uint32_t Commit::put(const CacheKey& key, const PendingPut& put) {
   return slot;
 }
 
-std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation) {
-  if (slot >= store_.slot_count) return 0;
+std::string Commit::remove(std::uint32_t slot, std::uint64_t generation) {
+  if (slot >= store_.slot_count) return {};
   const rows::EntryRow row = entry(slot);
-  if (row.tokenizer == 0 || row.generation != generation) return 0;
+  if (row.tokenizer == 0 || row.generation != generation) return {};
   const std::string section = section_of(transaction_, slot, row);
-  const std::string canonical =
-      fmt::format("{}|{}|{}", section, names_->name(row.tokenizer), row.sequence_len);
+  std::string canonical = fmt::format("{}|{}|{}", section, names_->name(row.tokenizer), row.sequence_len);
   if (canonical.size() <= CacheKey::kMaxCanonicalBytes) {
     transaction_.erase(Table::kRecords, record::PaddedKey(canonical).bytes());
   }
@@ -243,7 +244,17 @@ std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation) {
   freed = rows::EntryRow{};
   freed.section = store_.free_slot;
   store_.free_slot = slot;
-  return row.occupied;
+  return canonical;
+}
+
+std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation, const Removal& why,
+                            std::uint64_t wanted_ns) {
+  const std::uint64_t before = store_.total_bytes;
+  const std::string canonical = remove(slot, generation);
+  if (canonical.empty()) return 0;
+  note({record::hash_key(canonical), now_ns(), wanted_ns, static_cast<std::uint32_t>(why.run_id), why.fate},
+       why.ring);
+  return std::max<std::uint64_t>(before - store_.total_bytes, 1);
 }
 
 std::uint64_t Commit::erase(const CacheKey& key) {
@@ -252,8 +263,17 @@ std::uint64_t Commit::erase(const CacheKey& key) {
   const std::uint32_t slot = find_slot(key, padded.bytes(), wanted);
   if (slot == rows::kNoSlot) return 0;
   const std::uint64_t generation = entry(slot).generation;
-  erase(slot, generation);
+  remove(slot, generation);
   return generation;
+}
+
+void Commit::note(const rows::HistoryRow& row, std::uint64_t ring) {
+  if (ring == 0) return;
+  const std::uint64_t at = store_.history++ % ring;
+  store_.history_ring = ring;
+  auto& chunk = chunk_of(history_, Tag::kHistory, at / rows::kHistoryPerChunk);
+  chunk.changed = true;
+  chunk.rows[at % rows::kHistoryPerChunk] = row;
 }
 
 void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
@@ -276,6 +296,7 @@ void Commit::finish() {
   put_row(MetaKey(Tag::kStore, 0), rows::bytes_of(store_));
   // Last, because each takes exactly one page: where the last of them comes from tells what the free list has
   // left.
+  write_changed(history_, Tag::kHistory);
   write_changed(stamps_, Tag::kAccess);
   write_changed(entries_, Tag::kEntries);
 }

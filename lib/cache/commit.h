@@ -47,6 +47,13 @@ std::string section_of(const Transaction& transaction, std::uint32_t slot, const
 rows::EntryRow entry_row_of(const CacheKey& key, std::uint32_t tokenizer);
 [[nodiscard]] bool same_key(const rows::EntryRow& a, const rows::EntryRow& b) noexcept;
 
+// Why an entry is removed: what the history says of it.
+struct Removal {
+  rows::Fate fate = rows::Fate::kNone;
+  std::uint64_t run_id = 0;  // 0: not known
+  std::uint64_t ring = 0;    // rows that the history has
+};
+
 class Commit {
  public:
   Commit(const lmdb::Environment& environment, TokenizerNames& names);
@@ -57,11 +64,16 @@ class Commit {
   std::uint32_t put(const CacheKey& key, const PendingPut& put);
 
   // Removes the entry in `slot` if it still has `generation`; returns the bytes it occupied, or 0.
-  std::uint64_t erase(std::uint32_t slot, std::uint64_t generation);
+  // `wanted_ns` is its last access.
+  std::uint64_t erase(std::uint32_t slot, std::uint64_t generation, const Removal& why,
+                      std::uint64_t wanted_ns);
   // Removes the entry under `key`, if there is one that its row knows; returns its generation, or 0.
   std::uint64_t erase(const CacheKey& key);
   // Removes a record or a row as it is, without regard to what belongs to it.
   void erase_raw(lmdb::Table table, lmdb::Bytes key) { transaction_.erase(table, key); }
+
+  // Adds a row to the history, which has `ring` rows.
+  void note(const rows::HistoryRow& row, std::uint64_t ring);
 
   // Raises the stored access times of a chunk of slots to `stamps`.
   void fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps);
@@ -103,6 +115,8 @@ class Commit {
   std::uint32_t find_slot(const CacheKey& key, lmdb::Bytes padded_key, const rows::EntryRow& wanted);
   std::uint32_t take_slot();
   void forget(const rows::EntryRow& row);
+  // The canonical key of the entry that was removed; empty if there was none.
+  std::string remove(std::uint32_t slot, std::uint64_t generation);
   std::span<std::byte> reserve(lmdb::Table table, lmdb::Bytes key, std::size_t size);
 
   const lmdb::Environment* environment_;
@@ -112,6 +126,7 @@ class Commit {
   std::uint64_t initial_pages_;
   Chunks<rows::EntryChunk> entries_;
   Chunks<rows::StampChunk> stamps_;
+  Chunks<rows::HistoryChunk> history_;
   std::uint64_t end_page_ = 0;
   std::uint64_t reused_pages_ = 0;
   std::uint64_t freed_pages_ = 0;

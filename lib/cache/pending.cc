@@ -63,6 +63,7 @@ void Batch::absorb(Batch older, std::size_t page_bytes) {
   }
   directories.merge(older.directories);
   tokenizer_files.merge(older.tokenizer_files);
+  traits.merge(older.traits);
   if (!tokenizer_sha) tokenizer_sha = std::move(older.tokenizer_sha);
 }
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <tokcask/explain.h>
 #include <tokcask/key.h>
 #include <tokcask/options.h>
 #include <tokcask/source_index.h>
@@ -101,6 +102,7 @@ struct Batch {
   std::unordered_map<CacheKey, PendingPut, KeyHash> puts;
   std::map<std::string, SourceDirectory, std::less<>> directories;
   std::map<std::string, PendingTokenizerFile, std::less<>> tokenizer_files;
+  std::map<std::string, TokenizerTraits, std::less<>> traits;  // by tokenizer sha
   std::optional<std::string> tokenizer_sha;
   std::size_t bytes = 0;          // of records
   std::uint64_t dated = 0;        // puts with dated
@@ -108,7 +110,7 @@ struct Batch {
   std::uint64_t new_bytes = 0;    // that they will occupy
 
   [[nodiscard]] bool empty() const {
-    return puts.empty() && directories.empty() && tokenizer_files.empty() && !tokenizer_sha;
+    return puts.empty() && directories.empty() && tokenizer_files.empty() && traits.empty() && !tokenizer_sha;
   }
   void add(CacheKey key, PendingPut put, std::size_t page_bytes);
   void remove(const CacheKey& key, std::size_t page_bytes);

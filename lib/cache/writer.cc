@@ -26,6 +26,19 @@ constexpr std::uint64_t kRunsKept = 256;
 // LMDB saves free pages in records of one page with this many numbers at most.
 constexpr std::uint64_t kFreePerRecord = 500;
 
+// When the runs began that are recorded, in order.
+std::vector<std::uint64_t> run_starts(const lmdb::ReadTransaction& transaction) {
+  std::vector<std::uint64_t> starts;
+  const lmdb::Cursor cursor(transaction, Table::kMeta);
+  const auto tag = static_cast<std::byte>(Tag::kRun);
+  for (auto entry = cursor.seek({&tag, 1}); entry && entry->key[0] == tag; entry = cursor.next()) {
+    const auto row = rows::read_row<rows::RunRow>(entry->value);
+    if (row && row->started_ns > 0) starts.push_back(static_cast<std::uint64_t>(row->started_ns));
+  }
+  std::sort(starts.begin(), starts.end());
+  return starts;
+}
+
 constexpr std::uint64_t minus(std::uint64_t a, std::uint64_t b) { return a > b ? a - b : 0; }
 
 }  // namespace
@@ -41,7 +54,8 @@ std::uint64_t Writer::Room::tree_pages(std::uint64_t changes, std::uint64_t node
   // A chunk of entries and one of stamps per change, or all of them.
   const std::uint64_t chunks = std::min(changes, slots / rows::kEntriesPerChunk + 1) +
                                std::min(changes, slots / rows::kStampsPerChunk + 1) +
-                               changes / rows::kEntriesPerChunk + changes / rows::kStampsPerChunk + 2;
+                               changes / rows::kEntriesPerChunk + changes / rows::kStampsPerChunk +
+                               changes / rows::kHistoryPerChunk + 4;
   const std::uint64_t meta_leaves = std::min(chunks, meta.leaf_pages) + chunks / 16 + 1;
   const std::uint64_t meta_branches = std::min(meta.branch_pages, meta_leaves) + meta.depth + 1;
   constexpr std::uint64_t kMainAndFreeList = 6;
@@ -87,11 +101,11 @@ Writer::Room Writer::measure(std::uint64_t max_bytes) const {
   return room;
 }
 
-std::size_t Writer::fitting(const Room& room, const Items& items, std::size_t at, std::size_t most) {
+std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size_t at, std::size_t most) {
   Need need;
   std::size_t count = 0;
   while (at + count < items.size() && count < most) {
-    need.add(*items[at + count], room);
+    need.add(*items[at + count].item, room);
     if (need.pages(room) + room.reserve() > room.available()) break;
     ++count;
   }
@@ -117,18 +131,20 @@ bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t ch
 // room.
 class Writer::Extras {
  public:
-  Extras(const Batch& batch, const Runs& runs, shm::AccessTable& access, std::uint64_t max_bytes, bool fold)
-      : batch_(&batch), runs_(&runs), access_(&access), max_bytes_(max_bytes), fold_(fold) {}
+  Extras(const Batch& batch, const Runs& runs, std::vector<rows::HistoryRow>& notes, shm::AccessTable& access,
+         std::uint64_t max_bytes, bool fold)
+      : batch_(&batch), runs_(&runs), notes_(&notes), access_(&access), max_bytes_(max_bytes), fold_(fold) {}
 
   [[nodiscard]] bool wanted() const {
     return !done_ && (!batch_->directories.empty() || !batch_->tokenizer_files.empty() ||
-                      batch_->tokenizer_sha || fold_ ||
+                      !batch_->traits.empty() || !notes_->empty() || batch_->tokenizer_sha || fold_ ||
                       std::any_of(runs_->begin(), runs_->end(),
                                   [](const auto& run) { return run->activity() != run->saved; }));
   }
   // Rows it may write, in units of changed entries.
   [[nodiscard]] std::uint64_t changes(const Room& room) const {
-    return batch_->directories.size() + batch_->tokenizer_files.size() + 2 * runs_->size() +
+    return batch_->directories.size() + batch_->tokenizer_files.size() + batch_->traits.size() +
+           2 * runs_->size() + notes_->size() / rows::kHistoryPerChunk +
            (fold_ ? room.slots / rows::kStampsPerChunk + 1 : 0);
   }
 
@@ -148,6 +164,10 @@ class Writer::Extras {
       std::fill(std::begin(store.tokenizer_sha), std::end(store.tokenizer_sha), '\0');
       sha->copy(store.tokenizer_sha, sizeof store.tokenizer_sha);
     }
+    for (const auto& [sha, traits] : batch_->traits) {
+      commit.put_row(MetaKey::of_path(Tag::kTraits, sha), rows::encode_traits(sha, traits));
+    }
+    for (const rows::HistoryRow& note : *notes_) commit.note(note, history_ring(max_bytes_));
     if (!with_files) return;
     for (const auto& [path, files] : batch_->directories) {
       commit.put_row(MetaKey::of_path(Tag::kDirectory, path), rows::encode_directory(path, files));
@@ -163,6 +183,7 @@ class Writer::Extras {
       saved.run->saved = saved.activity;
       saved.run->bytes_after = saved.bytes_after;
     }
+    notes_->clear();
     done_ = true;
   }
 
@@ -197,6 +218,7 @@ class Writer::Extras {
 
   const Batch* batch_;
   const Runs* runs_;
+  std::vector<rows::HistoryRow>* notes_;
   shm::AccessTable* access_;
   std::uint64_t max_bytes_;
   bool fold_;
@@ -218,24 +240,17 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
                    const std::function<void(const Keys&)>& on_done) {
   const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
   environment_->clear_dead_readers();
-  Items items;
-  for (const Item& item : batch.puts) items.push_back(&item);
-  const auto by_key = [](const Item* a, const Item* b) { return a->first < b->first; };
-  if (batch.dated == 0) {
-    std::sort(items.begin(), items.end(), by_key);
-  } else {
-    // The newest first, so that no room is given to one that must make room again. Each group is written in
-    // key order all the same.
-    std::sort(items.begin(), items.end(),
-              [](const Item* a, const Item* b) { return a->second.stamp > b->second.stamp; });
-  }
+  Candidates items;
+  for (const Item& item : batch.puts)
+    items.push_back({&item, item.second.dated ? item.second.stamp : kNever});
+  std::sort(items.begin(), items.end(), comes_first);
   const auto done = [&](std::size_t from, std::size_t count) {
     Keys keys;
-    for (std::size_t i = from; i < from + count; ++i) keys.push_back(&items[i]->first);
+    for (std::size_t i = from; i < from + count; ++i) keys.push_back(&items[i].key());
     on_done(keys);
   };
 
-  Extras extras(batch, runs, *access_, limits.max_bytes, fold);
+  Extras extras(batch, runs, notes_, *access_, limits.max_bytes, fold);
   Room room = measure(limits.max_bytes);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
@@ -246,12 +261,11 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
   }
   std::size_t most = items.size();
   unsigned attempt = 0;
+  bool weighed = false;
   for (std::size_t at = 0; at < items.size();) {
     const std::size_t count = fitting(room, items, at, most);
-    if (batch.dated > 0) {
-      const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
-      std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
-    }
+    const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
+    std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
     const std::size_t written = count > 0 ? put_group(items, at, count, room, &extras) : 0;
     if (written == count && count > 0) {
       done(at, count);
@@ -259,14 +273,21 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
     } else if (written > 0) {
       most = written;  // that many fit between the free pages that there are
       continue;
+    } else if (!weighed) {
+      weighed = true;
+      weigh(items, at);
+      continue;
     } else if (attempt < kMostAttempts && make_room(items, at, attempt, room)) {
       ++attempt;
       room = measure(limits.max_bytes);
       continue;
     } else {
-      decline(*items[at], room);
+      const bool committed = decline(items[at], room);
       done(at, 1);
       ++at;
+      most = items.size();
+      attempt = 0;
+      if (!committed) continue;
     }
     room = measure(limits.max_bytes);
     most = items.size();
@@ -286,18 +307,18 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
 
 // Writes `count` puts in one transaction and commits it; returns `count`. If the commit could pass the limit
 // it is aborted, and the number of puts returned that were still within.
-std::size_t Writer::put_group(const Items& items, std::size_t at, std::size_t count, const Room& room,
+std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
                               Extras* extras) {
   Commit commit(*environment_, names_);
   std::vector<std::pair<std::uint32_t, std::uint64_t>> stamps;
   Need need;
   for (std::size_t i = 0; i < count; ++i) {
-    const Item& item = *items[at + i];
+    const Item& item = *items[at + i].item;
     need.add(item, room);
     stamps.emplace_back(commit.put(item.first, item.second), item.second.stamp);
     if (!may_commit(commit, room, need.count, need.node_bytes)) return i;
   }
-  for (std::size_t i = 0; i < count; ++i) ++items[at + i]->second.run->puts;
+  for (std::size_t i = 0; i < count; ++i) ++items[at + i].run().puts;
   // With room to spare the rest goes along, and saves a commit.
   const std::uint64_t extra_changes = extras->changes(room);
   const bool with_extras =
@@ -306,7 +327,7 @@ std::size_t Writer::put_group(const Items& items, std::size_t at, std::size_t co
   if (with_extras) extras->apply(commit, true);
   commit.finish();
   if (!may_commit(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes)) {
-    for (std::size_t i = 0; i < count; ++i) --items[at + i]->second.run->puts;
+    for (std::size_t i = 0; i < count; ++i) --items[at + i].run().puts;
     return count - 1;
   }
   access_->grow(commit.store().slot_count);
@@ -318,13 +339,20 @@ std::size_t Writer::put_group(const Items& items, std::size_t at, std::size_t co
 
 // Makes pages reusable for the puts from `at` on: oldest last access first, no more than they need, and
 // nothing that was used later than they were. Returns false when that is not possible now.
-bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, const Room& room) {
+bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room) {
   Need first;
-  first.add(*items[at], room);
+  first.add(*items[at].item, room);
   if (first.pages(room) + room.reserve() > room.limit) return false;
   const std::uint64_t lacking = minus(first.pages(room) + room.reserve(), room.available());
   const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
   std::vector<Victim> victims;
+  if (room.recent < std::max<std::uint64_t>(lacking, 1)) {
+    // Often nothing may go, for one put after the other.
+    const std::uint64_t older_than = std::min(items[at].older_than, items[at].put().stamp);
+    victims = victims_.take(*environment_, *access_, {protected_from, older_than}, 1);
+    victims_.put_back(victims);
+    if (victims.empty()) return false;
+  }
   for (std::uint64_t most = kMostEvictedFor;;) {
     const Group group = group_of(items, at, most, room);
     // When there are pages enough, but not side by side, it takes more than their number says.
@@ -337,54 +365,97 @@ bool Writer::make_room(const Items& items, std::size_t at, unsigned attempt, con
       nudge(room);
       return true;
     }
-    victims = victims_.take(*environment_, *access_, {protected_from, group.oldest}, wanted);
+    victims = victims_.take(*environment_, *access_, {protected_from, group.older_than}, wanted);
     const std::uint64_t pages = std::accumulate(
         victims.begin(), victims.end(), std::uint64_t{0},
         [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
     if (!victims.empty() && pages >= std::max<std::uint64_t>(lacking, 1)) break;
     victims_.put_back(victims);
     // A smaller group may be newer as a whole.
-    if (group.need.count == 1 || group.oldest >= protected_from) return false;
+    if (group.need.count == 1 || group.older_than >= protected_from) return false;
     most = group.need.count / 2;
   }
   std::uint64_t removed = 0;
-  remove(victims, room.limit * room.page_bytes, removed);
-  items[at]->second.run->evicted += removed;
+  remove(victims, room.limit * room.page_bytes,
+         {rows::Fate::kEvicted, items[at].run().run_id, history_ring(room.limit * room.page_bytes)}, removed);
+  items[at].run().evicted += removed;
   nudge(measure(room.limit * room.page_bytes));
   return removed > 0;
 }
 
 // The puts from `at` on for which room is made at once.
-Writer::Group Writer::group_of(const Items& items, std::size_t at, std::uint64_t most, const Room& room) {
+Writer::Group Writer::group_of(const Candidates& items, std::size_t at, std::uint64_t most,
+                               const Room& room) {
   Group group;
   for (std::size_t i = at; i < items.size() && group.need.count < most; ++i) {
     if (i > at && group.need.value_pages > room.limit / 16) break;
-    group.need.add(*items[i], room);
-    group.oldest = std::min(group.oldest, items[i]->second.stamp);
+    group.need.add(*items[i].item, room);
+    group.older_than = std::min({group.older_than, items[i].older_than, items[i].put().stamp});
   }
   return group;
 }
 
-void Writer::decline(const Item& item, const Room& room) {
-  Run& run = *item.second.run;
+// Of keys that were here before, some may not make others go. Without this, a corpus that is larger than the
+// budget and is read again and again, in whatever order, has each entry removed before its turn comes: the
+// put of what was declined or just evicted makes something go that will be asked for as surely. So, while
+// this run is being served from what earlier runs left, such a put makes only entries go that were last used
+// before the run in which its own key was last wanted.
+void Writer::weigh(Candidates& items, std::size_t at) {
+  constexpr std::uint64_t kFewHits = 4;
+  constexpr std::uint64_t kShareHit = 64;  // one in so many
+  const lmdb::ReadTransaction snapshot(*environment_);
+  const rows::StoreRow store = read_store_row(snapshot);
+  if (store.history == 0) return;
+  history_.refresh(snapshot, store);
+  const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
+  const std::vector<std::uint64_t> starts = run_starts(snapshot);
+  for (std::size_t i = at; i < items.size(); ++i) {
+    Candidate& candidate = items[i];
+    const PendingPut& put = candidate.put();
+    if (put.dated || !put.is_new) continue;
+    if (put.run->hits < std::max(kFewHits, store.entry_count / kShareHit)) continue;
+    const rows::HistoryRow* const past = history_.find(record::hash_key(candidate.key().canonical()));
+    if (past == nullptr) continue;
+    const bool evicted_now = past->fate == rows::Fate::kEvicted && past->when_ns >= protected_from;
+    if (past->fate != rows::Fate::kDeclined && !evicted_now) continue;
+    const auto after = std::upper_bound(starts.begin(), starts.end(), past->wanted_ns);
+    candidate.older_than = after == starts.begin() ? past->wanted_ns : *std::prev(after);
+  }
+  std::sort(items.begin() + static_cast<std::ptrdiff_t>(at), items.end(), comes_first);
+}
+
+bool Writer::decline(const Candidate& item, const Room& room) {
+  Run& run = item.run();
   ++run.declined;
   if (!run.told_declined.exchange(true)) {
+    const bool later = item.older_than < item.put().stamp;
     warn_(fmt::format(
-        "the budget of {} bytes is full of entries that were used {}, so {} and others "
-        "are not stored; "
+        "the budget of {} bytes is full of entries that were used {}, so {} and others are not stored; "
         "raise max_bytes to keep more",
-        room.limit * room.page_bytes, item.second.dated ? "later" : "in this run", item.first.canonical()));
+        room.limit * room.page_bytes,
+        !later             ? "in this run"
+        : item.put().dated ? "later"
+                           : "as lately",
+        item.key().canonical()));
   }
+  const std::uint64_t now = access_->next_stamp();
+  notes_.push_back({record::hash_key(item.key().canonical()), now, now,
+                    static_cast<std::uint32_t>(run.run_id), rows::Fate::kDeclined});
   // What is stored under this key was to be replaced: it must not be served any more.
-  Commit commit(*environment_, names_);
-  const std::uint64_t generation = commit.erase(item.first);
-  if (generation == 0) return;
-  commit.finish();
-  if (may_commit(commit, room, 1, 0)) {
-    commit.commit();
-  } else {
-    withhold_(item.first, generation);
+  if (!lmdb::ReadTransaction(*environment_)
+           .get(Table::kRecords, record::PaddedKey(item.key().canonical()).bytes())) {
+    return false;
   }
+  Commit commit(*environment_, names_);
+  const std::uint64_t generation = commit.erase(item.key());
+  if (generation == 0) return false;
+  commit.finish();
+  if (!may_commit(commit, room, 1, 0)) {
+    withhold_(item.key(), generation);
+    return false;
+  }
+  commit.commit();
+  return true;
 }
 
 void Writer::nudge(const Room& room) {
@@ -395,7 +466,8 @@ void Writer::nudge(const Room& room) {
 
 // ---- Removing ----
 
-bool Writer::remove(const std::vector<Victim>& victims, std::uint64_t max_bytes, std::uint64_t& removed) {
+bool Writer::remove(const std::vector<Victim>& victims, std::uint64_t max_bytes, const Removal& why,
+                    std::uint64_t& removed) {
   std::size_t most = kMostRemovedAtOnce;
   for (std::size_t at = 0; at < victims.size();) {
     const Room room = measure(max_bytes);
@@ -407,7 +479,7 @@ bool Writer::remove(const std::vector<Victim>& victims, std::uint64_t max_bytes,
     Commit commit(*environment_, names_);
     std::uint64_t found = 0;
     for (std::size_t i = at; i < at + count; ++i) {
-      if (commit.erase(victims[i].slot, victims[i].generation) > 0) ++found;
+      if (commit.erase(victims[i].slot, victims[i].generation, why, victims[i].stamp) > 0) ++found;
     }
     commit.finish();
     if (!may_commit(commit, room, count, 0)) {
@@ -433,7 +505,7 @@ std::uint64_t Writer::remove_older(std::uint64_t before, const WriteLimits& limi
   }
   std::erase_if(victims, [&](const Victim& victim) { return victim.stamp >= before; });
   std::uint64_t removed = 0;
-  if (!remove(victims, limits.max_bytes, removed)) {
+  if (!remove(victims, limits.max_bytes, {rows::Fate::kPruned, 0, history_ring(limits.max_bytes)}, removed)) {
     throw Error(Errc::kIo,
                 fmt::format("removed {} of {} entries, then no page was left to go on with: the file has its "
                             "{} bytes and readers hold its free pages; close them or raise max_bytes",

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "cache/commit.h"
+#include "cache/history.h"
 #include "cache/pending.h"
 #include "cache/victims.h"
 #include "cache/write_lock.h"
@@ -61,7 +62,21 @@ class Writer {
 
  private:
   using Item = std::pair<const CacheKey, PendingPut>;
-  using Items = std::vector<const Item*>;
+  // A put of the batch, and what it may make go: entries last used before this.
+  struct Candidate {
+    const Item* item;
+    std::uint64_t older_than;
+    [[nodiscard]] const CacheKey& key() const { return item->first; }
+    [[nodiscard]] const PendingPut& put() const { return item->second; }
+    [[nodiscard]] Run& run() const { return *item->second.run; }
+  };
+  using Candidates = std::vector<Candidate>;
+  // The order in which puts are tried: those first that may make the most go, so that no room is given to one
+  // that must make room again.
+  static bool comes_first(const Candidate& a, const Candidate& b) {
+    return a.older_than != b.older_than ? a.older_than > b.older_than : a.key() < b.key();
+  }
+  static bool by_key(const Candidate& a, const Candidate& b) { return a.key() < b.key(); }
 
   // Pages, as the next transaction will find them.
   struct Room {
@@ -95,25 +110,30 @@ class Writer {
   // Puts for which room is made at once.
   struct Group {
     Need need;
-    std::uint64_t oldest = ~std::uint64_t{0};  // of their last accesses
+    std::uint64_t older_than = ~std::uint64_t{0};  // of all of them
   };
   class Extras;
 
   [[nodiscard]] Room measure(std::uint64_t max_bytes) const;
-  [[nodiscard]] static std::size_t fitting(const Room& room, const Items& items, std::size_t at,
+  [[nodiscard]] static std::size_t fitting(const Room& room, const Candidates& items, std::size_t at,
                                            std::size_t most);
   [[nodiscard]] static bool may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
                                        std::uint64_t node_bytes);
-  std::size_t put_group(const Items& items, std::size_t at, std::size_t count, const Room& room,
+  std::size_t put_group(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
                         Extras* extras);
-  [[nodiscard]] static Group group_of(const Items& items, std::size_t at, std::uint64_t most,
+  [[nodiscard]] static Group group_of(const Candidates& items, std::size_t at, std::uint64_t most,
                                       const Room& room);
-  bool make_room(const Items& items, std::size_t at, unsigned attempt, const Room& room);
-  void decline(const Item& item, const Room& room);
+  bool make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room);
+  // Returns whether that took a commit.
+  bool decline(const Candidate& item, const Room& room);
+  // Lowers `older_than` of puts of keys that were here before, from `at` on, and brings those that may make
+  // the most go to the front. See "who stays" in DESIGN.md.
+  void weigh(Candidates& items, std::size_t at);
 
   // Removes entries in transactions that fit, and adds to `removed` how many were still there. Returns false
   // when not even one could be removed any more.
-  bool remove(const std::vector<Victim>& victims, std::uint64_t max_bytes, std::uint64_t& removed);
+  bool remove(const std::vector<Victim>& victims, std::uint64_t max_bytes, const Removal& why,
+              std::uint64_t& removed);
   void remove_rest(std::uint64_t max_bytes);
   // A commit without content, so that pages freed by the one before can be reused by the one after.
   void nudge(const Room& room);
@@ -125,6 +145,8 @@ class Writer {
   Withhold withhold_;
   TokenizerNames names_;
   VictimQueue victims_;
+  History history_;
+  std::vector<rows::HistoryRow> notes_;  // of declined puts, to be committed
 };
 
 }  // namespace tokcask

@@ -77,6 +77,8 @@ FileIdentity read_identity(Reader& in) {
   return id;
 }
 
+constexpr std::uint64_t kCutsAtLength = 1;
+constexpr std::uint64_t kCutsToPrefix = 2;
 constexpr std::uint32_t kDirectoryVersion = 1;
 constexpr std::size_t kFileBytes = 44;  // of one file in a directory row, before its name
 
@@ -210,6 +212,20 @@ std::optional<std::string> decode_tokenizer_file(std::string_view path, const Fi
   const std::string_view stored_path = in.text(path_bytes);
   if (!in.ok() || stored != identity || stored_path != path) return std::nullopt;
   return std::string(sha);
+}
+
+std::vector<std::byte> encode_traits(std::string_view sha, const TokenizerTraits& traits) {
+  Writer out;
+  out.value((traits.cuts_at_length ? kCutsAtLength : 0) | (traits.cuts_to_prefix ? kCutsToPrefix : 0));
+  out.text(sha);
+  return out.finish();
+}
+
+TokenizerTraits decode_traits(std::string_view sha, std::span<const std::byte> value) noexcept {
+  Reader in(value);
+  const auto flags = in.value<std::uint64_t>();
+  if (!in.ok() || decode_text(value.subspan(sizeof flags)) != sha) return {};
+  return {.cuts_at_length = (flags & kCutsAtLength) != 0, .cuts_to_prefix = (flags & kCutsToPrefix) != 0};
 }
 
 }  // namespace tokcask::rows

@@ -12,7 +12,7 @@
 //    L  slot      the section id as text, when it is not 16 lower-case hex digits
 //    R  run id    RunRow
 //    H  chunk     127 HistoryRows, 4,064 bytes: one overflow page; a ring of what became of entries
-//    P  number    TokenizerTraits of the tokenizer with this number, u64
+//    P  sha hash  what is known of a tokenizer (see encode_traits)
 //    D  path hash the files remembered of one directory (see encode_directory)
 //    F  path hash a tokenizer file's identity and its tokenizer's sha
 #pragma once
@@ -26,6 +26,7 @@
 #include <string_view>
 #include <vector>
 
+#include <tokcask/explain.h>
 #include <tokcask/source_index.h>
 
 namespace tokcask::rows {
@@ -84,8 +85,9 @@ struct StoreRow {
       0;  // how often the file was written anew, by compaction: places of before are void
   std::uint64_t cleared_ns = 0;       // the last clear(); 0: never
   std::uint64_t cleared_entries = 0;  // how many it removed
-  std::uint64_t history = 0;  // history rows ever written; the next goes to this number modulo the ring
-  std::uint64_t reserved[4] = {};
+  std::uint64_t history = 0;       // history rows ever written; the next goes to this number modulo the ring
+  std::uint64_t history_ring = 0;  // rows that are kept
+  std::uint64_t reserved[3] = {};
 };
 static_assert(sizeof(StoreRow) == 256);
 
@@ -184,5 +186,10 @@ std::vector<std::byte> encode_tokenizer_file(std::string_view path, const FileId
                                              std::string_view sha);
 std::optional<std::string> decode_tokenizer_file(std::string_view path, const FileIdentity& identity,
                                                  std::span<const std::byte> value);
+
+// What is known of a tokenizer: u64 flags (bit 0: cuts_at_length, bit 1: cuts_to_prefix), its sha as text.
+std::vector<std::byte> encode_traits(std::string_view sha, const TokenizerTraits& traits);
+// Nothing known if it is damaged or another tokenizer's.
+TokenizerTraits decode_traits(std::string_view sha, std::span<const std::byte> value) noexcept;
 
 }  // namespace tokcask::rows
