@@ -15,18 +15,21 @@
 // warning.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <tokcask/entries.h>
 #include <tokcask/error.h>
+#include <tokcask/explain.h>
 #include <tokcask/export.h>
 #include <tokcask/key.h>
 #include <tokcask/options.h>
@@ -93,6 +96,18 @@ class TOKCASK_API TokenizedCache {
 
   // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid.
   void close();
+
+  // Declares how a tokenizer truncates, so that entries of one sequence length may serve look-ups of another.
+  // Kept in the store. Only for who has established it: see explain.h.
+  void declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits);
+
+  // What a look-up of `key` would find in what is committed, and if nothing, why. Counts and touches nothing.
+  // Reads every entry row when the section is stored under another tokenizer: 10 ms for a million.
+  [[nodiscard]] Explanation explain(const CacheKey& key);
+  // Why the look-ups of this handle that found nothing did so. By MissReason.
+  [[nodiscard]] std::array<std::uint64_t, kMissReasons> miss_reasons();
+  // The same for people, in one line; empty when nothing but kNeverStored is to be told. close() says it too.
+  [[nodiscard]] std::string miss_summary();
 
   // Removes entries whose last access is older than `age`; returns how many. Ignores protection.
   std::uint64_t prune(std::chrono::nanoseconds age);

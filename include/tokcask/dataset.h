@@ -54,6 +54,7 @@ struct DatasetOptions {
   bool populate = false;
 
   // As in Options.
+  bool derive_lengths = true;
   bool allow_network_filesystem = false;
   MessageSink on_message = {};
 };

@@ -44,8 +44,8 @@ struct Explanation {
   bool derived = false;                          // found, in an entry of another sequence length
   MissReason reason = MissReason::kNeverStored;  // when not found
   std::string text;                              // for people: a sentence or two
-  std::int64_t when_ns = 0;      // when it was stored, evicted, pruned, declined or cleared; 0: not known
-  std::uint64_t run_id = 0;      // of the run that did that to it; 0: not known
+  std::int64_t when_ns = 0;        // when it was stored, evicted, pruned, declined or cleared; 0: not known
+  std::uint64_t run_id = 0;        // of the run that did that to it; 0: not known
   std::vector<EntryInfo> related;  // entries of the same section under other keys, in key order; at most 64
 };
 

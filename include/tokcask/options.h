@@ -34,6 +34,10 @@ struct Options {
   // to be read as a whole and is not in memory yet.
   bool populate = false;
 
+  // Serve a key that has no entry from an entry of the same section and tokenizer at another sequence length,
+  // where that provably holds the same ids; see TokenizedCache::declare_tokenizer(). Off: exact keys only.
+  bool derive_lengths = true;
+
   // Network file systems do not share memory maps and locks between hosts, so they are refused.
   bool allow_network_filesystem = false;
 

@@ -13,6 +13,7 @@ struct RunFigures {
   std::int64_t started_ns = 0;  // nanoseconds since the Unix epoch
   std::int64_t ended_ns = 0;    // 0 while the run is alive, or when it was killed
   std::uint64_t hits = 0;
+  std::uint64_t derived = 0;  // of the hits, those served from an entry of another sequence length
   std::uint64_t misses = 0;
   std::uint64_t puts = 0;         // entries committed
   std::uint64_t declined = 0;     // puts declined because only protected entries were left to evict

@@ -97,6 +97,26 @@ void TokenizedCache::flush() {
 
 void TokenizedCache::close() { impl_->close(); }
 
+void TokenizedCache::declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits) {
+  // The rules for a sha are those of a key.
+  impl_->writing_lease()->declare_tokenizer(CacheKey("-", tokenizer_sha, 1).tokenizer_sha(), traits);
+}
+
+Explanation TokenizedCache::explain(const CacheKey& key) {
+  const auto lease = impl_->lease();
+  return lease->explain(key, *lease.run());
+}
+
+std::array<std::uint64_t, kMissReasons> TokenizedCache::miss_reasons() {
+  const auto lease = impl_->lease();
+  return lease.run()->missed.counts();
+}
+
+std::string TokenizedCache::miss_summary() {
+  const auto lease = impl_->lease();
+  return lease->miss_summary(*lease.run());
+}
+
 std::uint64_t TokenizedCache::prune(std::chrono::nanoseconds age) {
   return impl_->writing_lease()->prune(age);
 }

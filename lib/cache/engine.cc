@@ -80,6 +80,11 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
       failure = error;
     }
   }
+  try {
+    if (const std::string summary = miss_summary(*run); !summary.empty()) message(Severity::kInfo, summary);
+  } catch (const Error&) {
+    // What cannot be read was told of before.
+  }
   if (run->row) access_->end_run(*run->row);
   {
     const std::lock_guard lock(runs_mutex_);

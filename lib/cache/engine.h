@@ -29,13 +29,16 @@
 
 #include <tokcask/entries.h>
 #include <tokcask/error.h>
+#include <tokcask/explain.h>
 #include <tokcask/options.h>
 #include <tokcask/stats.h>
 #include <tokcask/tokens.h>
 
 #include "cache/commit.h"
+#include "cache/history.h"
 #include "cache/pending.h"
 #include "cache/populator.h"
+#include "cache/relatives.h"
 #include "cache/writer.h"
 #include "lmdb/environment.h"
 #include "record/key_list.h"
@@ -112,6 +115,10 @@ class Engine : public std::enable_shared_from_this<Engine> {
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
   std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
 
+  // ---- Explaining (engine_explain.cc) ----
+  Explanation explain(const CacheKey& key, const Run& run);
+  std::string miss_summary(const Run& run);
+
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
   std::shared_ptr<Snapshot> snapshot();
@@ -137,6 +144,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
+  void declare_tokenizer(std::string_view sha, const TokenizerTraits& traits);
   void save_manifest(std::string_view tokenizer_sha);
   void flush();
   std::uint64_t prune(std::chrono::nanoseconds age);
@@ -150,6 +158,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
     std::optional<record::Record> record;
     const char* damage = nullptr;
     bool checked = false;
+    // When it is an entry of another sequence length: its key, and how many of its ids serve.
+    std::optional<std::pair<CacheKey, std::size_t>> served;
+  };
+  // Why there is nothing under a key, before its history is looked into.
+  struct Missing {
+    MissReason reason = MissReason::kNeverStored;
+    std::string other_tokenizer;  // kOtherTokenizer: one that the section is stored under
+    std::uint64_t when_ns = 0;
+    std::uint64_t run_id = 0;
   };
 
   // Reading (engine_read.cc)
@@ -158,6 +175,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Found look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
                 const CacheKey& key) const;
   void remember_checked(const record::Header& header);
+  // All that follow with read_mutex_ held too. An entry of another sequence length that serves `key`, or why
+  // there is none.
+  Found derive(const lmdb::ReadTransaction& transaction, Relatives& relatives, const CacheKey& key,
+               bool derive_lengths, Missing& missing);
+  Missing why_missing(const lmdb::ReadTransaction& transaction, const CacheKey& key,
+                      const std::vector<Relatives::Relative>& relatives);
+  static std::string missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
+                                  const CacheKey& key, const Missing& missing,
+                                  const std::vector<EntryInfo>& related, const TokenizerTraits& traits);
   std::optional<TokenView> pending_view(const CacheKey& key);
   // For each key that is there, in key order: its index, its record, and what keeps that alive. Counts and
   // touches.
@@ -174,6 +200,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
 
   // Writing (engine_write.cc)
+  bool is_stored(const CacheKey& key);
   void note_first_pending();
   void start_committer();
   void committer_loop();
@@ -201,6 +228,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // By key hash, the generation of a record whose replacement was declined and that could not be removed: not
   // served by this process. Other processes see what was committed.
   std::unordered_map<std::uint64_t, std::uint64_t> withheld_;
+  DeclaredTraits declared_;  // that the store may not have yet
+  History history_;
   std::atomic<bool> withholds_{false};  // !withheld_.empty(), for who has no lock
 
   std::mutex message_mutex_;
@@ -217,8 +246,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::mutex pending_mutex_;
   std::condition_variable pending_changed_;
   std::condition_variable room_made_;
-  Batch active_;      // takes puts
-  Batch committing_;  // being committed; read-only
+  Batch active_;                    // takes puts
+  Batch committing_;                // being committed; read-only
+  std::uint64_t batches_done_ = 0;  // how many were, committed or not
   std::chrono::steady_clock::time_point oldest_pending_{};
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;

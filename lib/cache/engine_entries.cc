@@ -12,19 +12,6 @@ using lmdb::Table;
 using rows::MetaKey;
 using rows::Tag;
 
-namespace {
-
-// The key of a record, unless it is bytes that no key has.
-std::optional<CacheKey> key_of(lmdb::Bytes padded) {
-  try {
-    return CacheKey::parse(record::unpadded(padded));
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
-
-}  // namespace
-
 std::vector<CacheKey> Engine::keys(std::optional<std::string_view> tokenizer_sha,
                                    std::optional<std::int32_t> sequence_len) {
   std::vector<CacheKey> keys;

@@ -19,6 +19,22 @@ namespace {
 
 constexpr std::size_t kMostDamageTold = 4096;
 
+RunFigures figures_of(const rows::RunRow& row) {
+  RunFigures figures;
+  figures.run_id = row.run_id;
+  figures.started_ns = row.started_ns;
+  figures.ended_ns = row.ended_ns;
+  figures.hits = row.hits;
+  figures.derived = row.derived;
+  figures.misses = row.misses;
+  figures.puts = row.puts;
+  figures.declined = row.declined;
+  figures.evicted = row.evicted;
+  figures.tokenize_seconds = row.tokenize_seconds;
+  figures.bytes_after = row.bytes_after;
+  return figures;
+}
+
 }  // namespace
 
 TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
@@ -143,8 +159,24 @@ std::vector<bool> Engine::contains_many(std::span<const CacheKey> keys, Run& run
   return found;
 }
 
+Engine::Found Engine::derive(const lmdb::ReadTransaction& transaction, Relatives& relatives,
+                             const CacheKey& key, bool derive_lengths, Missing& missing) {
+  const std::vector<Relatives::Relative> others = relatives.of(key);
+  if (const auto server = derive_lengths ? relatives.server_of(key, others) : std::nullopt) {
+    Found found = look_up(transaction, server->value, server->key);
+    if (found.record || found.damage != nullptr) {
+      found.served.emplace(server->key, server->length);
+      missing.reason = MissReason::kDamaged;  // if it does not stand the check
+      return found;
+    }
+  }
+  missing = why_missing(transaction, key, others);
+  return {};
+}
+
 void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit) {
   std::size_t hits = 0;
+  std::size_t derived = 0;
   // In key order, neighbours share pages.
   std::vector<std::size_t> order;
   order.reserve(keys.size());
@@ -162,29 +194,52 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
   try {
     const std::shared_ptr<Snapshot> snapshot = order.empty() ? nullptr : this->snapshot();
     std::vector<Found> found(order.size());
+    std::vector<std::optional<Missing>> missing(order.size());
     if (snapshot) {
       const std::lock_guard lock(read_mutex_);
       const lmdb::ReadTransaction& transaction = snapshot->transaction();
       const lmdb::Cursor cursor(transaction, Table::kRecords);
+      std::optional<Relatives> relatives;  // made for the first miss
       for (std::size_t i = 0; i < order.size(); ++i) {
         const CacheKey& key = keys[order[i]];
         found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key);
+        if (found[i].record) continue;
+        Missing& reason = missing[i].emplace();
+        if (found[i].damage != nullptr) {
+          reason.reason = MissReason::kDamaged;
+          continue;
+        }
+        if (!relatives) relatives.emplace(transaction, declared_);
+        found[i] = derive(transaction, *relatives, key, run.options.derive_lengths, reason);
       }
     }
     if (with_tokens) check(found);
     const std::uint64_t stamp = access_->next_stamp();
     for (std::size_t i = 0; i < order.size(); ++i) {
       const Found& f = found[i];
-      if (f.damage != nullptr) report_damage(keys[order[i]].canonical(), f.damage);
-      if (!f.record) continue;
+      const CacheKey& key = keys[order[i]];
+      if (f.damage != nullptr) report_damage((f.served ? f.served->first : key).canonical(), f.damage);
+      if (!f.record) {
+        if (missing[i]) {
+          run.missed.add(missing[i]->reason, key, missing[i]->other_tokenizer);
+        } else {
+          run.missed.add(MissReason::kDamaged, key, {});
+        }
+        continue;
+      }
       access_->touch(f.record->header.slot, stamp);
       ++hits;
-      hit(order[i], view_of(f.record->ids, f.record->mask, snapshot));
+      if (f.served) ++derived;
+      const std::size_t length = f.served ? f.served->second : f.record->ids.size();
+      hit(order[i],
+          view_of(f.record->ids.first(length),
+                  f.record->mask.empty() ? f.record->mask : f.record->mask.first(length), snapshot));
     }
   } catch (const Error& error) {
     report_read_error(error);
   }
   run.hits += hits;
+  run.derived += derived;
   run.misses += keys.size() - hits;
 }
 
@@ -273,9 +328,7 @@ Stats Engine::stats(const Run& run) {
   }
   const auto row = meta_row(MetaKey(Tag::kRun, store->last_run_id));
   if (const auto last = row ? rows::read_row<rows::RunRow>(*row) : std::nullopt) {
-    stats.last_run = {last->run_id,           last->started_ns, last->ended_ns, last->hits,
-                      last->misses,           last->puts,       last->declined, last->evicted,
-                      last->tokenize_seconds, last->bytes_after};
+    stats.last_run = figures_of(*last);
   }
   return stats;
 }

@@ -18,6 +18,20 @@ constexpr std::chrono::seconds kFoldEvery{30};
 
 }  // namespace
 
+// Whether the newest snapshot has a record under this key.
+bool Engine::is_stored(const CacheKey& key) {
+  try {
+    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
+    const std::lock_guard lock(read_mutex_);
+    return snapshot->transaction()
+        .get(Table::kRecords, record::PaddedKey(key.canonical()).bytes())
+        .has_value();
+  } catch (const Error& error) {
+    report_read_error(error);
+    return false;
+  }
+}
+
 void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
                  const std::shared_ptr<Run>& run) {
   PendingPut put;
@@ -26,16 +40,6 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   const std::uint64_t now = now_ns();
   put.created_ns = std::min(options.created_ns.value_or(now), now);
   const std::size_t size = put.tokens.record_bytes();
-  bool stored = false;
-  try {
-    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
-    const std::lock_guard lock(read_mutex_);
-    stored =
-        snapshot->transaction().get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()).has_value();
-  } catch (const Error& error) {
-    report_read_error(error);
-  }
-
   std::unique_lock lock(pending_mutex_);
   batch_bytes_ = run->options.batch_bytes;
   batch_age_ = run->options.batch_age;
@@ -43,13 +47,21 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
     const std::size_t pending = active_.bytes + committing_.bytes;
     return pending == 0 || pending + size <= batch_bytes_;
   };
-  if (!fits()) {
-    start_committer();
-    ++waiting_puts_;
-    pending_changed_.notify_one();
-    room_made_.wait(lock, [&] { return fits() || failure_; });
-    --waiting_puts_;
-    if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
+  bool stored = false;
+  for (std::uint64_t commits = ~std::uint64_t{0}; commits != batches_done_ || !fits();) {
+    if (!fits()) {
+      start_committer();
+      ++waiting_puts_;
+      pending_changed_.notify_one();
+      room_made_.wait(lock, [&] { return fits() || failure_; });
+      --waiting_puts_;
+      if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
+    }
+    // What is committed after the look-up would be in neither, so then it is looked up again.
+    commits = batches_done_;
+    lock.unlock();
+    stored = is_stored(key);
+    lock.lock();
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
@@ -86,6 +98,19 @@ void Engine::put_tokenizer_file(std::string_view path, const FileIdentity& ident
   note_first_pending();
   active_.tokenizer_files.insert_or_assign(std::string(path),
                                            PendingTokenizerFile{identity, std::string(sha)});
+}
+
+void Engine::declare_tokenizer(std::string_view sha, const TokenizerTraits& traits) {
+  {
+    const std::lock_guard lock(read_mutex_);
+    const auto value = lmdb::ReadTransaction(*environment_)
+                           .get(Table::kMeta, rows::MetaKey::of_path(rows::Tag::kTraits, sha).bytes());
+    if (value && rows::decode_traits(sha, *value) == traits) return;
+    declared_.insert_or_assign(std::string(sha), traits);
+  }
+  const std::lock_guard lock(pending_mutex_);
+  note_first_pending();
+  active_.traits.insert_or_assign(std::string(sha), traits);
 }
 
 void Engine::save_manifest(std::string_view tokenizer_sha) {
@@ -175,6 +200,7 @@ void Engine::commit_pending(bool fold) {
   {
     const std::lock_guard lock(pending_mutex_);
     Batch rest = std::exchange(committing_, Batch{});
+    ++batches_done_;
     failure_ = failure;
     if (failure) {
       for (const CacheKey* key : done) rest.remove(CacheKey(*key), environment_->page_bytes());

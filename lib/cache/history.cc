@@ -12,7 +12,8 @@ using rows::Tag;
 std::uint64_t history_ring(std::uint64_t max_bytes) noexcept {
   constexpr std::uint64_t kShare = 64;
   constexpr std::uint64_t kMost = std::uint64_t{1} << 20;
-  return std::clamp<std::uint64_t>(max_bytes / kShare / sizeof(rows::HistoryRow), rows::kHistoryPerChunk, kMost);
+  return std::clamp<std::uint64_t>(max_bytes / kShare / sizeof(rows::HistoryRow), rows::kHistoryPerChunk,
+                                   kMost);
 }
 
 void History::take(const rows::HistoryRow& row) {
@@ -47,8 +48,8 @@ void History::refresh(const lmdb::ReadTransaction& transaction, const rows::Stor
     const auto value =
         transaction.get(Table::kMeta, MetaKey(Tag::kHistory, at / rows::kHistoryPerChunk).bytes());
     const auto chunk = value ? rows::read_row<rows::HistoryChunk>(*value) : std::nullopt;
-    const std::uint64_t end = std::min({rows::kHistoryPerChunk - at % rows::kHistoryPerChunk, ring - at,
-                                        store.history - number});
+    const std::uint64_t end =
+        std::min({rows::kHistoryPerChunk - at % rows::kHistoryPerChunk, ring - at, store.history - number});
     for (std::uint64_t i = 0; chunk && i < end; ++i) take((*chunk)[at % rows::kHistoryPerChunk + i]);
     number += end;
   }

@@ -205,6 +205,7 @@ class Writer::Extras {
     row.started_ns = figures.started_ns;
     row.ended_ns = figures.ended_ns;
     row.hits = figures.hits;
+    row.derived = figures.derived;
     row.misses = figures.misses;
     row.puts = figures.puts;
     row.declined = figures.declined;
