@@ -18,24 +18,31 @@ Options options_of(const DatasetOptions& given) {
   Options options;
   options.read_only = true;
   options.populate = given.populate;
+  options.derive_lengths = given.derive_lengths;
   options.allow_network_filesystem = given.allow_network_filesystem;
   options.on_message = given.on_message;
   return options;
 }
 
-std::size_t missing_in(std::span<const shm::Place> places) {
-  return static_cast<std::size_t>(
-      std::count_if(places.begin(), places.end(), [](const shm::Place& place) { return !place.known(); }));
+// Whether a place counts as an entry for who takes derived ones or does not.
+bool is_there(const shm::Place& place, bool derive_lengths) {
+  return place.known() && (derive_lengths || !place.is_derived());
+}
+
+std::size_t missing_in(std::span<const shm::Place> places, bool derive_lengths) {
+  return static_cast<std::size_t>(std::count_if(places.begin(), places.end(), [&](const shm::Place& place) {
+    return !is_there(place, derive_lengths);
+  }));
 }
 
 Error missing_error(const std::filesystem::path& root, std::span<const shm::Place> places,
-                    const record::KeyList& keys) {
-  const auto first =
-      std::find_if(places.begin(), places.end(), [](const shm::Place& p) { return !p.known(); });
+                    const record::KeyList& keys, bool derive_lengths) {
+  const auto first = std::find_if(places.begin(), places.end(),
+                                  [&](const shm::Place& p) { return !is_there(p, derive_lengths); });
   return {Errc::kMissing,
           fmt::format("{}: {} of {} keys have no entry, the first of them {}; put them first, or have them "
                       "dropped or made when they are wanted",
-                      root.string(), missing_in(places), places.size(),
+                      root.string(), missing_in(places, derive_lengths), places.size(),
                       keys.canonical(static_cast<std::size_t>(first - places.begin())))};
 }
 
@@ -80,6 +87,7 @@ class TokenDataset::Impl {
   }
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] bool derive() const noexcept { return handle_.options().derive_lengths; }
   [[nodiscard]] std::shared_ptr<const Prepared::Table> table() { return prepared().table(); }
   void check(std::size_t index) const {
     if (index < size_) return;
@@ -96,14 +104,14 @@ class TokenDataset::Impl {
     // Who does not ask what is missing may have an older one. It finds what has changed by its key.
     if (table &&
         (missing == MissingKeys::kKeep || (table->shared().txnid() == lease->snapshot()->transaction().id() &&
-                                           missing_in(table->shared().places()) == 0))) {
+                                           missing_in(table->shared().places(), derive()) == 0))) {
       return table;
     }
-    const Resolution made = lease->resolve(keys);
-    if (missing == MissingKeys::kKeep || missing_in(made.places) == 0) {
+    const Resolution made = lease->resolve(keys, derive());
+    if (missing == MissingKeys::kKeep || missing_in(made.places, derive()) == 0) {
       return Prepared::publish(*lease, made, keys);
     }
-    if (missing == MissingKeys::kError) throw missing_error(handle_.root(), made.places, keys);
+    if (missing == MissingKeys::kError) throw missing_error(handle_.root(), made.places, keys, derive());
     return dropped(*lease, made, keys);
   }
 
@@ -114,7 +122,7 @@ class TokenDataset::Impl {
     made.txnid = all.txnid;
     std::vector<CacheKey> left;
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      if (!all.places[i].known()) continue;
+      if (!is_there(all.places[i], derive())) continue;
       kept_.push_back(i);
       left.push_back(keys.key(i));
       made.places.push_back(all.places[i]);
@@ -176,7 +184,9 @@ std::vector<std::uint32_t> TokenDataset::lengths() const {
   const auto table = impl_->table();
   std::vector<std::uint32_t> lengths;
   lengths.reserve(table->size());
-  for (const shm::Place& place : table->shared().places()) lengths.push_back(place.length);
+  for (const shm::Place& place : table->shared().places()) {
+    lengths.push_back(is_there(place, impl_->derive()) ? place.length : 0);
+  }
   return lengths;
 }
 

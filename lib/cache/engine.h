@@ -122,14 +122,17 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
   std::shared_ptr<Snapshot> snapshot();
-  // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds.
-  Resolution resolve(const record::KeyList& keys);
+  // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds. Of
+  // another sequence length where `derive_lengths`, and where that serves.
+  Resolution resolve(const record::KeyList& keys, bool derive_lengths);
   // data.mdb as this process has it mapped: LMDB's map, reserved once, so the address never changes.
   [[nodiscard]] const std::byte* map() const noexcept { return map_; }
   [[nodiscard]] std::uint64_t file_bytes() const { return environment_->file_bytes(); }
   // The entry rows of a chunk of slots as the snapshot has them (rows::EntryChunk), or null.
   const std::byte* entry_chunk(const Snapshot& snapshot, std::uint64_t number);
   std::uint32_t slot_count(const Snapshot& snapshot);
+  // The row of one slot, or nothing when it is damaged or not there.
+  std::optional<rows::EntryRow> entry_row(const Snapshot& snapshot, std::uint32_t slot);
   // Whether a record may not be served that the store still has; see withheld_.
   [[nodiscard]] bool withholds() const noexcept { return withholds_.load(std::memory_order_relaxed); }
   [[nodiscard]] shm::AccessTable& access() noexcept { return *access_; }

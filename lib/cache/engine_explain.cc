@@ -146,8 +146,8 @@ Explanation Engine::explain(const CacheKey& key, const Run& run) {
       const Found other = look_up(transaction, relative.value, relative.key);
       if (other.record) explanation.related.push_back(info_of(transaction, relative.key, *other.record));
     }
-    found[0] = look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()),
-                       key);
+    found[0] = look_up(transaction,
+                       transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
     if (!found[0].record && found[0].damage == nullptr) {
       found[0] = derive(transaction, relatives, key, run.options.derive_lengths, missing);
     }
@@ -164,12 +164,13 @@ Explanation Engine::explain(const CacheKey& key, const Run& run) {
     explanation.found = true;
     explanation.derived = f.served.has_value();
     explanation.when_ns = static_cast<std::int64_t>(info.created_ns);
-    explanation.text = f.served ? fmt::format("not stored at this length; the first {} ids of the entry of "
-                                              "sequence length {} serve, which was stored on {}",
-                                              f.served->second, holder.sequence_len(), time_text(info.created_ns))
-                                : fmt::format("stored on {}: {} tokens, last used on {}",
-                                              time_text(info.created_ns), info.tokens,
-                                              time_text(info.last_access_ns));
+    explanation.text =
+        f.served ? fmt::format(
+                       "not stored at this length; the first {} ids of the entry of "
+                       "sequence length {} serve, which was stored on {}",
+                       f.served->second, holder.sequence_len(), time_text(info.created_ns))
+                 : fmt::format("stored on {}: {} tokens, last used on {}", time_text(info.created_ns),
+                               info.tokens, time_text(info.last_access_ns));
     return explanation;
   }
   if (f.damage != nullptr) {
@@ -191,7 +192,8 @@ std::string Engine::missing_text(const lmdb::ReadTransaction& transaction, const
   switch (missing.reason) {
     case MissReason::kOtherTokenizer:
       return fmt::format("not stored under tokenizer {}; the section is stored under {}",
-                         short_sha(key.tokenizer_sha()), tokenizer_text(transaction, missing.other_tokenizer));
+                         short_sha(key.tokenizer_sha()),
+                         tokenizer_text(transaction, missing.other_tokenizer));
     case MissReason::kOtherLength:
       return fmt::format("not stored at sequence length {}; it is at {}{}", key.sequence_len(),
                          lengths_text(related, key.tokenizer_sha()),
@@ -204,10 +206,11 @@ std::string Engine::missing_text(const lmdb::ReadTransaction& transaction, const
     case MissReason::kPruned:
       return fmt::format("pruned on {}{}", time_text(missing.when_ns), by_run(missing.run_id));
     case MissReason::kDeclined:
-      return fmt::format("its put on {} was declined{}: the budget of {} bytes was full of entries that were "
-                         "used as lately; raise max_bytes to keep more",
-                         time_text(missing.when_ns), missing.run_id == 0 ? "" : fmt::format(" in run {}", missing.run_id),
-                         store.max_bytes);
+      return fmt::format(
+          "its put on {} was declined{}: the budget of {} bytes was full of entries that were "
+          "used as lately; raise max_bytes to keep more",
+          time_text(missing.when_ns), missing.run_id == 0 ? "" : fmt::format(" in run {}", missing.run_id),
+          store.max_bytes);
     case MissReason::kCleared:
       return fmt::format("not stored since the store was cleared on {} ({} entries then)",
                          time_text(missing.when_ns), store.cleared_entries);
@@ -234,14 +237,15 @@ std::string Engine::miss_summary(const Run& run) {
     switch (reason) {
       case MissReason::kOtherTokenizer:
         if (one) {
-          fmt::format_to(std::back_inserter(text), "{}{} are stored under {}, not under {}", separator, counts[i],
+          fmt::format_to(std::back_inserter(text), "{}{} are stored under {}, not under {}", separator,
+                         counts[i],
                          tokenizer_text(lmdb::ReadTransaction(*environment_), one->other_tokenizer),
                          short_sha(one->key.tokenizer_sha()));
         }
         break;
       case MissReason::kOtherLength:
-        fmt::format_to(std::back_inserter(text), "{}{} are stored at another sequence length that cannot serve",
-                       separator, counts[i]);
+        fmt::format_to(std::back_inserter(text),
+                       "{}{} are stored at another sequence length that cannot serve", separator, counts[i]);
         break;
       default:
         fmt::format_to(std::back_inserter(text), "{}{} were {}", separator, counts[i], to_string(reason));

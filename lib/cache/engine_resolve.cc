@@ -1,5 +1,6 @@
 // Engine::resolve(): a list of keys in one pass.
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -13,29 +14,49 @@ using rows::Tag;
 
 namespace {
 
+// A generation that no record has: the place of an item that is there and cannot be read by place.
+constexpr std::uint64_t kByKey = ~std::uint64_t{0};
+
 // A record as the tree names it, before anything of it is read.
 struct Located {
+  static constexpr std::uint32_t kExact = 0xffffffff;
   std::uint32_t index;
+  std::uint32_t server;  // index of the server whose record it is, or kExact
   bool is_inline;
   lmdb::Bytes value;
 };
 
-// In key order, so that neighbours share pages; the order of the list is whatever the caller shuffled it to.
-std::vector<Located> locate(const lmdb::ReadTransaction& transaction, const record::KeyList& keys,
-                            std::size_t page_bytes) {
+struct Location {
   std::vector<Located> located;
-  located.reserve(keys.size());
+  std::vector<Relatives::Server> servers;
+};
+
+// In key order, so that neighbours share pages; the order of the list is whatever the caller shuffled it to.
+Location locate(const lmdb::ReadTransaction& transaction, const record::KeyList& keys, Relatives* relatives,
+                std::size_t page_bytes) {
+  Location location;
+  location.located.reserve(keys.size());
   const lmdb::Cursor cursor(transaction, Table::kRecords);
   std::string canonical;
+  const auto add = [&](std::uint32_t index, std::uint32_t server, std::size_t key_bytes, lmdb::Bytes value) {
+    const bool overflow = lmdb::value_pages(key_bytes, value.size(), page_bytes) > 0;
+    location.located.push_back({index, server, !overflow, value});
+  };
   for (const std::uint32_t index : keys.in_store_order()) {
     keys.canonical(index, canonical);
-    const record::PaddedKey key(canonical);
-    if (const auto value = cursor.find(key.bytes())) {
-      const bool overflow = lmdb::value_pages(key.bytes().size(), value->size(), page_bytes) > 0;
-      located.push_back({index, !overflow, *value});
+    const record::PaddedKey padded(canonical);
+    if (const auto value = cursor.find(padded.bytes())) {
+      add(index, Located::kExact, padded.bytes().size(), *value);
+      continue;
+    }
+    const auto key = relatives == nullptr ? std::nullopt : key_of(std::as_bytes(std::span(canonical)));
+    if (auto server = key ? relatives->server_of(*key, relatives->of(*key)) : std::nullopt) {
+      const std::size_t key_bytes = record::round_up(server->key.canonical().size(), 8);
+      add(index, static_cast<std::uint32_t>(location.servers.size()), key_bytes, server->value);
+      location.servers.push_back(*std::move(server));
     }
   }
-  return located;
+  return location;
 }
 
 }  // namespace
@@ -46,18 +67,33 @@ const std::byte* Engine::entry_chunk(const Snapshot& snapshot, std::uint64_t num
   return chunk && chunk->size() == sizeof(rows::EntryChunk) ? chunk->data() : nullptr;
 }
 
+std::optional<rows::EntryRow> Engine::entry_row(const Snapshot& snapshot, std::uint32_t slot) {
+  const std::byte* const chunk = entry_chunk(snapshot, slot / rows::kEntriesPerChunk);
+  if (chunk == nullptr) return std::nullopt;
+  rows::EntryRow row;
+  std::memcpy(&row, chunk + slot % rows::kEntriesPerChunk * sizeof row, sizeof row);
+  return row;
+}
+
 std::uint32_t Engine::slot_count(const Snapshot& snapshot) {
   const std::lock_guard lock(read_mutex_);
   return read_store_row(snapshot.transaction()).slot_count;
 }
 
-Resolution Engine::resolve(const record::KeyList& keys) {
+Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
   Resolution resolution;
   resolution.places.resize(keys.size());
   // One of its own: a snapshot that is shared is used under a lock, and this takes a while.
   const lmdb::ReadTransaction transaction(*environment_);
   resolution.txnid = transaction.id();
-  std::vector<Located> located = locate(transaction, keys, environment_->page_bytes());
+  std::optional<Relatives> relatives;
+  if (derive_lengths) {
+    const std::lock_guard lock(read_mutex_);
+    relatives.emplace(transaction, declared_);
+  }
+  Location location =
+      locate(transaction, keys, relatives ? &*relatives : nullptr, environment_->page_bytes());
+  std::vector<Located>& located = location.located;
 
   // The records' headers are read in file order, which a cold disk likes.
   std::sort(located.begin(), located.end(),
@@ -67,7 +103,13 @@ Resolution Engine::resolve(const record::KeyList& keys) {
   const std::uint64_t stamp = access_->next_stamp();
   std::string canonical;
   for (const Located& at : located) {
-    keys.canonical(at.index, canonical);
+    const Relatives::Server* const server =
+        at.server == Located::kExact ? nullptr : &location.servers[at.server];
+    if (server == nullptr) {
+      keys.canonical(at.index, canonical);
+    } else {
+      canonical = server->key.canonical();
+    }
     const char* damage = nullptr;
     const auto record = record::decode(at.value, record::hash_key(canonical), &damage);
     if (record) {
@@ -87,11 +129,20 @@ Resolution Engine::resolve(const record::KeyList& keys) {
     }
     const record::Header& header = record->header;
     access_->touch(header.slot, stamp);
+    // Rare: the mask's place goes by the whole record's length, so it is looked up by its key each time.
+    if (server != nullptr && !record->mask.empty()) {
+      resolution.places[at.index] = {shm::Place::kDerived, kByKey, static_cast<std::uint32_t>(server->length),
+                                     0};
+      continue;
+    }
     // Without a map the offset is not used; see Prepared.
     const auto offset = map_ == nullptr ? 0 : static_cast<std::uint64_t>(at.value.data() - map_);
     const std::uint64_t flags = (at.is_inline ? shm::Place::kInline : 0) |
-                                ((header.flags & record::kFlagMask) != 0 ? shm::Place::kMask : 0);
-    resolution.places[at.index] = {offset | flags, header.generation, header.length, header.slot};
+                                ((header.flags & record::kFlagMask) != 0 ? shm::Place::kMask : 0) |
+                                (server != nullptr ? shm::Place::kDerived : 0);
+    const std::uint32_t length =
+        server != nullptr ? static_cast<std::uint32_t>(server->length) : header.length;
+    resolution.places[at.index] = {offset | flags, header.generation, length, header.slot};
   }
   return resolution;
 }

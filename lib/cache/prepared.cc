@@ -99,11 +99,14 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   const Table& table = *epoch.table;
   const shm::Place place = table.shared().places()[index];
   if (!epoch.usable || !place.known() || (place.is_inline() && !epoch.exact)) return std::nullopt;
-  const std::size_t size = record::record_bytes(place.length, place.has_mask());
+  // A derived item's record is longer than what is served of it, and its own header says how long.
+  const bool derived = place.is_derived();
+  const std::size_t wanted = record::record_bytes(place.length, place.has_mask());
   if (place.length > record::kMaxTokens || place.offset() >= epoch.file_bytes ||
-      size > epoch.file_bytes - place.offset()) {
+      wanted > epoch.file_bytes - place.offset() || (derived && place.has_mask())) {
     return std::nullopt;
   }
+  const std::size_t size = derived ? epoch.file_bytes - place.offset() : wanted;
   const std::byte* const bytes = engine.map() + place.offset();
   std::atomic<std::uint64_t>& checked = table.checked_[index / kBits];
   const std::uint64_t bit = std::uint64_t{1} << index % kBits;
@@ -118,20 +121,33 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
     return record::assume(header, bytes);
   }
   // Pages that were reused since may be written to right now. What is read of them is compared, then refused.
-  const auto record = record::decode_prefix({bytes, size}, place.generation);
-  if (!record || record->ids.size() != place.length || record->mask.empty() == place.has_mask() ||
-      record->header.slot != place.slot) {
+  auto record = record::decode_prefix({bytes, size}, place.generation);
+  if (!record || record->ids.size() < place.length || (record->ids.size() > place.length && !derived) ||
+      record->mask.empty() == place.has_mask() || record->header.slot != place.slot) {
     return std::nullopt;
   }
   if (!epoch.exact && !is_current(engine, snapshot, epoch, record->header)) return std::nullopt;
   if (!known) {
-    if (record->header.key_hash != record::hash_key(table.keys().canonical(index)) ||
-        !record::checksum_ok(*record)) {
+    if (!is_of_item(engine, snapshot, table, index, *record) || !record::checksum_ok(*record)) {
       return std::nullopt;
     }
     checked.fetch_or(bit, std::memory_order_relaxed);
   }
+  record->ids = record->ids.first(place.length);
   return record;
+}
+
+// Whether the record is that of the item's key, or of the same section and tokenizer at another length.
+bool Prepared::is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
+                          const record::Record& record) {
+  std::string canonical = table.keys().canonical(index);
+  if (table.shared().places()[index].is_derived()) {
+    const auto row = engine.entry_row(snapshot, record.header.slot);
+    if (!row) return false;
+    canonical.resize(canonical.rfind('|') + 1);
+    canonical += std::to_string(row->sequence_len);
+  }
+  return record.header.key_hash == record::hash_key(canonical);
 }
 
 // Most of what an item costs is waiting for memory, its place and its header; these waits can overlap.
@@ -154,17 +170,23 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     epoch = epoch_of(engine, *snapshot);
     const std::uint64_t stamp = engine.access().next_stamp();
     const bool by_place = !engine.withholds();
+    const std::span<const shm::Place> places = epoch->table->shared().places();
+    std::uint64_t derived = 0;
     if (indices.size() > 1) fetch_ahead(engine, *epoch, indices);
     for (std::size_t i = 0; i < indices.size(); ++i) {
-      const auto record = by_place ? at_place(engine, *snapshot, *epoch, indices[i]) : std::nullopt;
+      const bool is_derived = places[indices[i]].is_derived();
+      const bool usable = by_place && (!is_derived || run.options.derive_lengths);
+      const auto record = usable ? at_place(engine, *snapshot, *epoch, indices[i]) : std::nullopt;
       if (!record) {
         rest.push_back(i);
         continue;
       }
       engine.access().touch(record->header.slot, stamp);
+      if (is_derived) ++derived;
       hit(i, view_of(record->ids, record->mask, snapshot));
     }
     run.hits += indices.size() - rest.size();
+    if (derived > 0) run.derived += derived;
   } catch (const Error&) {
     // The way by key says what is wrong, once.
     rest.resize(indices.size());
@@ -184,10 +206,10 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     hit(rest[k], *std::move(views[k]));
   }
   const std::uint64_t by_key = table->by_key_.fetch_add(found, std::memory_order_relaxed) + found;
-  if (by_key > worth_a_table(table->size())) renew_table(engine);
+  if (by_key > worth_a_table(table->size())) renew_table(engine, run.options.derive_lengths);
 }
 
-void Prepared::renew_table(Engine& engine) {
+void Prepared::renew_table(Engine& engine, bool derive_lengths) {
   const std::unique_lock renewing(renewing_, std::try_to_lock);
   if (!renewing) return;  // another thread is at it
   const std::shared_ptr<const Table> old = table();
@@ -196,7 +218,7 @@ void Prepared::renew_table(Engine& engine) {
   auto fresh = attach(engine, old->keys());
   if (!fresh || fresh->shared().txnid() <= old->shared().txnid()) {
     try {
-      fresh = publish(engine, engine.resolve(old->keys()), old->keys());
+      fresh = publish(engine, engine.resolve(old->keys(), derive_lengths), old->keys());
     } catch (const Error&) {
       return;  // the old one still serves; a look-up by key says what is wrong
     }

@@ -87,10 +87,13 @@ class Prepared {
   std::shared_ptr<const Epoch> epoch_of(Engine& engine, const Snapshot& snapshot);
   static bool is_current(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
                          const record::Header& header);
+  // The ids of the record where the table has it; a derived item's are the first of its ids.
   static std::optional<record::Record> at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
                                                 std::size_t index);
+  static bool is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
+                         const record::Record& record);
   static void fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);
-  void renew_table(Engine& engine);
+  void renew_table(Engine& engine, bool derive_lengths);
 
   const unsigned generation_ = fork_generation();
   std::atomic<const Table*> newest_;

@@ -41,7 +41,8 @@ std::vector<Relatives::Relative> Relatives::of(const CacheKey& key) const {
   const lmdb::Bytes prefix = std::as_bytes(std::span(section));
   std::vector<Relative> relatives;
   for (auto entry = cursor_.seek(prefix); entry && relatives.size() < kMost; entry = cursor_.next()) {
-    if (entry->key.size() < prefix.size() || !std::ranges::equal(entry->key.first(prefix.size()), prefix)) break;
+    if (entry->key.size() < prefix.size() || !std::ranges::equal(entry->key.first(prefix.size()), prefix))
+      break;
     auto other = key_of(entry->key);
     if (other && *other != key) relatives.push_back({*std::move(other), entry->value});
   }
@@ -53,11 +54,10 @@ std::optional<Relatives::Server> Relatives::server_of(const CacheKey& key,
   for (const Relative& relative : relatives) {
     if (relative.key.tokenizer_sha() != key.tokenizer_sha()) continue;
     const char* damage = nullptr;
-    const auto record =
-        record::decode(relative.value, record::hash_key(relative.key.canonical()), &damage);
+    const auto record = record::decode(relative.value, record::hash_key(relative.key.canonical()), &damage);
     if (!record) continue;
-    const auto length = serves(traits_of(key.tokenizer_sha()), relative.key.sequence_len(), record->ids.size(),
-                               key.sequence_len());
+    const auto length = serves(traits_of(key.tokenizer_sha()), relative.key.sequence_len(),
+                               record->ids.size(), key.sequence_len());
     if (length) return Server{relative.key, relative.value, *length};
   }
   return std::nullopt;
@@ -66,8 +66,7 @@ std::optional<Relatives::Server> Relatives::server_of(const CacheKey& key,
 TokenizerTraits Relatives::traits_of(std::string_view tokenizer_sha) {
   const auto found = known_.find(tokenizer_sha);
   if (found != known_.end()) return found->second;
-  const auto value =
-      transaction_->get(Table::kMeta, MetaKey::of_path(Tag::kTraits, tokenizer_sha).bytes());
+  const auto value = transaction_->get(Table::kMeta, MetaKey::of_path(Tag::kTraits, tokenizer_sha).bytes());
   const TokenizerTraits traits = value ? rows::decode_traits(tokenizer_sha, *value) : TokenizerTraits{};
   known_.emplace(tokenizer_sha, traits);
   return traits;

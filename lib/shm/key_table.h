@@ -43,10 +43,15 @@ struct Place {
   static constexpr std::uint64_t kInline = 1;
   // It has a mask.
   static constexpr std::uint64_t kMask = 2;
+  // It is that of another sequence length, of which the first `length` ids serve.
+  static constexpr std::uint64_t kDerived = 4;
   [[nodiscard]] bool known() const noexcept { return generation != 0; }
   [[nodiscard]] bool is_inline() const noexcept { return (offset_and_flags & kInline) != 0; }
   [[nodiscard]] bool has_mask() const noexcept { return (offset_and_flags & kMask) != 0; }
-  [[nodiscard]] std::uint64_t offset() const noexcept { return offset_and_flags & ~(kInline | kMask); }
+  [[nodiscard]] bool is_derived() const noexcept { return (offset_and_flags & kDerived) != 0; }
+  [[nodiscard]] std::uint64_t offset() const noexcept {
+    return offset_and_flags & ~(kInline | kMask | kDerived);
+  }
   friend bool operator==(const Place&, const Place&) = default;
 };
 static_assert(sizeof(Place) == 24);
