@@ -98,7 +98,8 @@ class TOKCASK_API TokenizedCache {
   void close();
 
   // Declares how a tokenizer truncates, so that entries of one sequence length may serve look-ups of another.
-  // Kept in the store. Only for who has established it: see explain.h.
+  // Kept in the store, but through a read-only handle for this process only. Only for who has established it:
+  // see explain.h.
   void declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits);
 
   // What a look-up of `key` would find in what is committed, and if nothing, why. Counts and touches nothing.
@@ -106,7 +107,8 @@ class TOKCASK_API TokenizedCache {
   [[nodiscard]] Explanation explain(const CacheKey& key);
   // Why the look-ups of this handle that found nothing did so. By MissReason.
   [[nodiscard]] std::array<std::uint64_t, kMissReasons> miss_reasons();
-  // The same for people, in one line; empty when nothing but kNeverStored is to be told. close() says it too.
+  // The same for people, in one line; empty when there were none that nobody expects: kNeverStored, kPruned
+  // and kCleared alone are nothing to tell. close() gives it as a warning.
   [[nodiscard]] std::string miss_summary();
 
   // Removes entries whose last access is older than `age`; returns how many. Ignores protection.

@@ -98,8 +98,9 @@ void TokenizedCache::flush() {
 void TokenizedCache::close() { impl_->close(); }
 
 void TokenizedCache::declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits) {
-  // The rules for a sha are those of a key.
-  impl_->writing_lease()->declare_tokenizer(CacheKey("-", tokenizer_sha, 1).tokenizer_sha(), traits);
+  const CacheKey rules("-", tokenizer_sha, 1);  // a sha's are those of a key's
+  const auto lease = impl_->lease();
+  lease->declare_tokenizer(rules.tokenizer_sha(), traits, lease.run()->options.read_only);
 }
 
 Explanation TokenizedCache::explain(const CacheKey& key) {

@@ -81,7 +81,8 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
     }
   }
   try {
-    if (const std::string summary = miss_summary(*run); !summary.empty()) message(Severity::kInfo, summary);
+    if (const std::string summary = miss_summary(*run); !summary.empty())
+      message(Severity::kWarning, summary);
   } catch (const Error&) {
     // What cannot be read was told of before.
   }

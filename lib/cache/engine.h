@@ -147,7 +147,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
-  void declare_tokenizer(std::string_view sha, const TokenizerTraits& traits);
+  // With `here_only`, for this process alone.
+  void declare_tokenizer(std::string_view sha, const TokenizerTraits& traits, bool here_only);
   void save_manifest(std::string_view tokenizer_sha);
   void flush();
   std::uint64_t prune(std::chrono::nanoseconds age);

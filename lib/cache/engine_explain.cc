@@ -22,6 +22,10 @@ namespace {
 constexpr std::array<std::string_view, kMissReasons> kReasonNames = {
     "never stored", "other tokenizer", "other length", "evicted", "pruned", "declined", "cleared", "damaged"};
 
+// What nobody did on purpose to this store.
+constexpr std::array kUnexpected = {MissReason::kOtherTokenizer, MissReason::kOtherLength,
+                                    MissReason::kEvicted, MissReason::kDeclined, MissReason::kDamaged};
+
 std::string time_text(std::uint64_t ns) {
   if (ns == 0) return "an unknown time";
   return fmt::format("{:%Y-%m-%d %H:%M:%S} UTC", fmt::gmtime(static_cast<std::time_t>(ns / 1'000'000'000)));
@@ -225,7 +229,10 @@ std::string Engine::miss_summary(const Run& run) {
   const auto counts = run.missed.counts();
   std::uint64_t total = 0;
   for (const std::uint64_t count : counts) total += count;
-  if (total == counts[static_cast<std::size_t>(MissReason::kNeverStored)]) return {};
+  const bool unexpected = std::any_of(kUnexpected.begin(), kUnexpected.end(), [&](MissReason reason) {
+    return counts[static_cast<std::size_t>(reason)] > 0;
+  });
+  if (!unexpected) return {};
   std::string text = fmt::format("{}: of {} misses", root_.string(), total);
   const char* separator = ", ";
   std::optional<Missed::Example> example;

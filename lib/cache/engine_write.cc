@@ -100,7 +100,7 @@ void Engine::put_tokenizer_file(std::string_view path, const FileIdentity& ident
                                            PendingTokenizerFile{identity, std::string(sha)});
 }
 
-void Engine::declare_tokenizer(std::string_view sha, const TokenizerTraits& traits) {
+void Engine::declare_tokenizer(std::string_view sha, const TokenizerTraits& traits, bool here_only) {
   {
     const std::lock_guard lock(read_mutex_);
     const auto value = lmdb::ReadTransaction(*environment_)
@@ -108,6 +108,7 @@ void Engine::declare_tokenizer(std::string_view sha, const TokenizerTraits& trai
     if (value && rows::decode_traits(sha, *value) == traits) return;
     declared_.insert_or_assign(std::string(sha), traits);
   }
+  if (here_only) return;
   const std::lock_guard lock(pending_mutex_);
   note_first_pending();
   active_.traits.insert_or_assign(std::string(sha), traits);

@@ -21,7 +21,7 @@ nb::object to_python(std::optional<TokenView> view) {
 }
 
 Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
-                   double batch_age, bool populate, bool allow_network_filesystem) {
+                   double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem) {
   const auto milliseconds = [](double seconds, const char* name) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
   };
@@ -32,17 +32,18 @@ Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb
   options.batch_bytes = static_cast<std::uint64_t>(to_integer(batch_bytes, "batch_bytes", 0));
   options.batch_age = milliseconds(batch_age, "batch_age");
   options.populate = populate;
+  options.derive_lengths = derive_lengths;
   options.allow_network_filesystem = allow_network_filesystem;
   return options;
 }
 
 std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool read_only, double lock_timeout,
-                             nb::handle batch_bytes, double batch_age, bool populate,
+                             nb::handle batch_bytes, double batch_age, bool populate, bool derive_lengths,
                              bool allow_network_filesystem) {
   return std::make_unique<Handle>(OpenArguments{
       .path = std::filesystem::absolute(to_path(root, "root")).string(),
       .options = to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, populate,
-                            allow_network_filesystem),
+                            derive_lengths, allow_network_filesystem),
   });
 }
 
@@ -112,6 +113,37 @@ std::uint64_t prune(Handle& self, double older_than_seconds) {
   return self.without_gil([&](TokenizedCache& store) { return store.prune(age); });
 }
 
+void declare_tokenizer(Handle& self, nb::handle tokenizer_sha, bool cuts_at_length, bool cuts_to_prefix) {
+  const std::string sha(to_text(tokenizer_sha, "tokenizer_sha"));
+  self.without_gil([&](TokenizedCache& store) {
+    store.declare_tokenizer(sha, {.cuts_at_length = cuts_at_length, .cuts_to_prefix = cuts_to_prefix});
+  });
+}
+
+nb::dict miss_reasons(Handle& self) {
+  const auto counts = self.with_gil([](TokenizedCache& store) { return store.miss_reasons(); });
+  nb::dict reasons;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const std::string_view name = to_string(static_cast<MissReason>(i));
+    reasons[nb::str(name.data(), name.size())] = counts[i];
+  }
+  return reasons;
+}
+
+nb::list related(const Explanation& self) {
+  nb::list entries;
+  for (const EntryInfo& info : self.related) {
+    nb::dict entry;
+    entry["key"] = nb::cast(info.key);
+    entry["tokens"] = info.tokens;
+    entry["created_ns"] = info.created_ns;
+    entry["last_access_ns"] = info.last_access_ns;
+    entry["bytes"] = info.bytes;
+    entries.append(entry);
+  }
+  return entries;
+}
+
 void save_manifest(Handle& self, nb::handle tokenizer_sha) {
   const std::string sha = tokenizer_sha.is_none() ? "" : std::string(to_text(tokenizer_sha, "tokenizer_sha"));
   self.without_gil([&](TokenizedCache& store) { store.save_manifest(sha); });
@@ -123,6 +155,7 @@ nb::dict to_dict(const RunFigures& run) {
   figures["started_ns"] = run.started_ns;
   figures["ended_ns"] = run.ended_ns;
   figures["hits"] = run.hits;
+  figures["derived"] = run.derived;
   figures["misses"] = run.misses;
   figures["hit_rate"] = run.hit_rate();
   figures["puts"] = run.puts;
@@ -162,15 +195,44 @@ nb::tuple get_state(const Handle& self) {
   };
   return nb::make_tuple(nb::bytes(self.arguments().path.data(), self.arguments().path.size()),
                         options.max_bytes, options.read_only, seconds(options.lock_timeout),
-                        options.batch_bytes, seconds(options.batch_age), options.allow_network_filesystem);
+                        options.batch_bytes, seconds(options.batch_age), options.allow_network_filesystem,
+                        options.derive_lengths);
 }
 
 void set_state(Handle* self, const nb::tuple& state) {
   new (self) Handle(OpenArguments{
       .path = to_path(state[0], "root"),
-      .options = to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
-                            nb::cast<double>(state[5]), false, nb::cast<bool>(state[6])),
+      .options =
+          to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
+                     nb::cast<double>(state[5]), false, nb::cast<bool>(state[7]), nb::cast<bool>(state[6])),
   });
+}
+
+void bind_explanation(nb::module_& module) {
+  nb::class_<Explanation>(module, "Explanation", nb::is_final(), docs::kExplanation)
+      .def_ro("found", &Explanation::found, "Whether a look-up would find it.")
+      .def_ro("derived", &Explanation::derived, "Whether it would in an entry of another sequence length.")
+      .def_prop_ro(
+          "reason",
+          [](const Explanation& self) -> nb::object {
+            if (self.found) return nb::none();
+            const std::string_view name = to_string(self.reason);
+            return nb::str(name.data(), name.size());
+          },
+          nb::sig("def reason(self) -> str | None"),
+          "None when found; else one of 'never stored', 'other tokenizer', 'other length', 'evicted', "
+          "'pruned',\n"
+          "'declined', 'cleared', 'damaged'.")
+      .def_ro("text", &Explanation::text, "The same for people.")
+      .def_ro("when_ns", &Explanation::when_ns,
+              "When it was stored, evicted, pruned, declined or cleared, ns since the epoch; 0: not known.")
+      .def_ro("run_id", &Explanation::run_id, "Of the run that did that to it; 0: not known.")
+      .def_prop_ro(
+          "related", related, nb::sig("def related(self) -> list[dict[str, typing.Any]]"),
+          "Entries of the same section under other keys: key, tokens, created_ns, last_access_ns, bytes.")
+      .def("__str__", [](const Explanation& self) { return self.text; })
+      .def("__repr__",
+           [](const Explanation& self) { return nb::str("<tokcask.Explanation {!r}>").format(self.text); });
 }
 
 void bind_reports(nb::module_& module) {
@@ -197,16 +259,17 @@ void bind_reports(nb::module_& module) {
 
 void bind_access(nb::class_<Handle>& cache) {
   cache
-      .def_static("open", open, nb::arg("root"), nb::kw_only(),
-                  nb::arg("max_bytes") = std::uint64_t{10} << 30, nb::arg("read_only") = false,
-                  nb::arg("lock_timeout") = 60.0, nb::arg("batch_bytes") = std::uint64_t{64} << 20,
-                  nb::arg("batch_age") = 1.0, nb::arg("populate") = false,
-                  nb::arg("allow_network_filesystem") = false,
-                  nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int = 10737418240, "
-                          "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
-                          "batch_age: float = 1.0, populate: bool = False, "
-                          "allow_network_filesystem: bool = False) -> TokenizedCache"),
-                  docs::kOpen)
+      .def_static(
+          "open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = std::uint64_t{10} << 30,
+          nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
+          nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
+          nb::arg("populate") = false, nb::arg("derive_lengths") = true,
+          nb::arg("allow_network_filesystem") = false,
+          nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int = 10737418240, "
+                  "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                  "batch_age: float = 1.0, populate: bool = False, "
+                  "derive_lengths: bool = True, allow_network_filesystem: bool = False) -> TokenizedCache"),
+          docs::kOpen)
       .def("get", get, nb::arg("key"), nb::sig("def get(self, key: CacheKey) -> CachedTokens | None"),
            docs::kGet)
       .def("get_many", get_many, nb::arg("keys"),
@@ -245,6 +308,25 @@ void bind_care(nb::class_<Handle>& cache) {
           "clear",
           [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.clear(); }); },
           docs::kClear)
+      .def("declare_tokenizer", declare_tokenizer, nb::arg("tokenizer_sha"), nb::kw_only(),
+           nb::arg("cuts_at_length"), nb::arg("cuts_to_prefix"),
+           nb::sig("def declare_tokenizer(self, tokenizer_sha: str, *, cuts_at_length: bool, cuts_to_prefix: "
+                   "bool) -> None"),
+           docs::kDeclareTokenizer)
+      .def(
+          "explain",
+          [](Handle& self, const CacheKey& key) {
+            return self.without_gil([&](TokenizedCache& store) { return store.explain(key); });
+          },
+          nb::arg("key"), docs::kExplain)
+      .def("miss_reasons", miss_reasons, nb::sig("def miss_reasons(self) -> dict[str, int]"),
+           docs::kMissReasons)
+      .def(
+          "miss_summary",
+          [](Handle& self) {
+            return self.without_gil([](TokenizedCache& store) { return store.miss_summary(); });
+          },
+          docs::kMissSummary)
       .def("save_manifest", save_manifest, nb::arg("tokenizer_sha") = nb::none(),
            nb::sig("def save_manifest(self, tokenizer_sha: str | None = None) -> None"), docs::kSaveManifest)
       .def(
@@ -293,6 +375,7 @@ void bind_figures(nb::class_<Handle>& cache) {
 
 void bind_cache(nb::module_& module) {
   bind_reports(module);
+  bind_explanation(module);
   nb::class_<Handle> cache(module, "TokenizedCache", nb::is_final(), nb::is_weak_referenceable(),
                            docs::kTokenizedCache);
   bind_access(cache);

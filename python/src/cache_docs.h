@@ -31,6 +31,7 @@ read_only       open an existing store and never take its write lock; FileNotFou
 lock_timeout    seconds to wait for another process's write lock before BusyError
 batch_bytes     puts are committed when this many bytes are pending: what a kill can cost
 batch_age       ... or when the oldest pending put is this many seconds old
+derive_lengths  serve a key without an entry from one of another sequence length, where that is proved
 populate        have the whole file read into the page cache in the background, in file order
 allow_network_filesystem
                 network file systems do not share maps and locks between hosts, so they are refused
@@ -97,6 +98,28 @@ puts, declined, evicted, tokenize_seconds and bytes_after.)";
 
 inline constexpr const char* kAddTokenizeSeconds =
     "Adds to the run's figures the seconds that were spent tokenizing.";
+
+inline constexpr const char* kDeclareTokenizer =
+    R"(Declares how a tokenizer truncates, with truncation=True and padding=False.
+
+cuts_at_length  a text that is cut gives exactly sequence_len ids, so that shorter entries are whole texts
+cuts_to_prefix  what is left of a cut text is a prefix of the ids of the whole: it is cut on the right, and no
+                special token comes after the text
+
+With that, entries of one sequence length may serve look-ups of another. Only for who has established it: a
+wrong declaration makes wrong tokens. pretokenize_rows() and `tokcask warm` do, for tokenizers whose truncation
+they can see. Kept in the store.)";
+
+inline constexpr const char* kExplain =
+    "Why a look-up of key would find nothing, or what it would find. Counts no hit, records no access.";
+
+inline constexpr const char* kMissReasons =
+    "How many look-ups of this handle found nothing, by reason; see Explanation.reason.";
+
+inline constexpr const char* kMissSummary =
+    "The same for people in one line, '' when there is nothing that nobody expects. close() logs it.";
+
+inline constexpr const char* kExplanation = "What explain() found; str() of it is a sentence.";
 
 inline constexpr const char* kVerifyReport = "What verify() found.";
 inline constexpr const char* kDamage = "One finding of verify().";

@@ -1,5 +1,7 @@
 #include "cli.h"
 
+#include <nanobind/stl/pair.h>
+
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -50,6 +52,16 @@ class PythonTokenizer final : public cli::Tokenizer {
     const nb::gil_scoped_acquire acquire;
     try {
       return nb::cast<std::string>(tokenizer_.attr("sha256"));
+    } catch (const nb::python_error& error) {
+      throw std::runtime_error(describe(error));
+    }
+  }
+
+  [[nodiscard]] TokenizerTraits traits() const override {
+    const nb::gil_scoped_acquire acquire;
+    try {
+      const auto [at_length, to_prefix] = nb::cast<std::pair<bool, bool>>(tokenizer_.attr("traits"));
+      return {.cuts_at_length = at_length, .cuts_to_prefix = to_prefix};
     } catch (const nb::python_error& error) {
       throw std::runtime_error(describe(error));
     }

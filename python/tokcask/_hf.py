@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from tokcask._identity import sha256_of_file_tokenizer
+from tokcask._identity import sha256_of_file_tokenizer, truncation_traits
 
 
 class FileTokenizer:
@@ -34,6 +34,11 @@ class FileTokenizer:
         self.sha256 = sha256_of_file_tokenizer(self._tokenizer, self._direction)
         # Without offsets, which nobody asks for here.
         self._encode_batch = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
+
+    @property
+    def traits(self) -> tuple[bool, bool]:
+        """How it truncates; see truncation_traits()."""
+        return truncation_traits(self._tokenizer, self._direction)
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Any]:
         """One encoding per text, whose `ids` has at most max_length token ids."""

@@ -42,6 +42,75 @@ def sha256_of_file_tokenizer(backend: Any, truncation_side: str) -> str:
     return _sha256(backend, _truncation(truncation_side))
 
 
+# Of more than one script, with what tokenizers treat specially, and longer than any template.
+_PROBE = "def f(x):\n    return x + 1  # naïve\n\n" + "The quick brown fox 漢字 🙂 1234567890.\t" * 8
+
+
+def truncation_traits(backend: Any, truncation_side: str) -> tuple[bool, bool]:
+    """What is known of how a tokenizer truncates: cuts_at_length and cuts_to_prefix of declare_tokenizer().
+
+    The library tokenizers cuts the ids of the whole text to max_length less what its post-processor adds, and
+    then lets that add. So a cut text has max_length ids; and they are a prefix of those of the whole text if it
+    cuts on the right and nothing is added after the text, as the post-processor's own description tells. Both
+    are tried out as well: what is not seen to hold is not said to.
+
+    backend is a tokenizers.Tokenizer, which is left as it was. (False, False) for any other.
+    """
+    if not _is_backend(backend):
+        return False, False
+    try:
+        truncation, padding = backend.truncation, backend.padding
+        try:
+            return _try_truncation(backend, truncation_side)
+        finally:
+            backend.no_truncation()
+            if truncation is not None:
+                backend.enable_truncation(**truncation)
+            if padding is not None:
+                backend.enable_padding(**padding)
+    except Exception:  # the library raises Exception itself, e.g. for a length less than what it adds
+        return False, False
+
+
+def _try_truncation(backend: Any, side: str) -> tuple[bool, bool]:
+    def encode(length: int) -> list[int]:
+        backend.enable_truncation(length, direction=side)
+        ids: list[int] = backend.encode(_PROBE).ids
+        return ids
+
+    backend.no_padding()
+    whole = encode(1 << 20)
+    lengths = [len(whole) // 4, len(whole) // 2, len(whole) - 1]
+    cut = [encode(length) for length in lengths]
+    same = all(encode(len(whole) + more) == whole for more in (0, 1))
+    at_length = same and all(len(ids) == length for ids, length in zip(cut, lengths, strict=True))
+    to_prefix = (
+        at_length
+        and side == "right"
+        and _adds_nothing_after(backend.post_processor)
+        and all(ids == whole[: len(ids)] for ids in cut)
+    )
+    return at_length, to_prefix
+
+
+def _adds_nothing_after(post_processor: Any) -> bool:
+    if post_processor is None:
+        return True
+    try:
+        return _ends_with_text(json.loads(post_processor.__getstate__()))
+    except Exception:  # one that cannot be described
+        return False
+
+
+def _ends_with_text(description: dict[str, Any]) -> bool:
+    kind = description.get("type")
+    if kind == "Sequence":
+        return all(_ends_with_text(part) for part in description["processors"])
+    if kind == "TemplateProcessing":
+        return "Sequence" in description["single"][-1]
+    return kind == "ByteLevel"  # which only moves offsets
+
+
 def _is_backend(candidate: Any) -> bool:
     return callable(getattr(candidate, "to_str", None))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tokcask._arrays import as_int32
 from tokcask._core import CachedTokens, CacheKey, TokenizedCache, section_id
-from tokcask._identity import tokenizer_sha256
+from tokcask._identity import tokenizer_sha256, truncation_traits
 
 # Sections that are tokenized, and then stored, at a time: what a crash can cost.
 _BATCH = 1000
@@ -93,6 +93,7 @@ def pretokenize_rows(
     tokens: dict[str, CachedTokens] = {}
     store = None if cache is None else _Store(cache, tokenizer_sha256(tokenizer), length)
     if store is not None:
+        store.declare(tokenizer)
         tokens.update(store.find([section.id for section in sections.values()]))
     hits = sum(section.id in tokens for section in sections.values())
 
@@ -130,6 +131,16 @@ class _Store:
 
     def _key(self, section: str) -> CacheKey:
         return CacheKey(section, self._tokenizer_sha, self._sequence_len)
+
+    def declare(self, tokenizer: Any) -> None:
+        """Lets entries of other lengths serve, as far as it is known how the tokenizer cuts."""
+        at_length, to_prefix = truncation_traits(
+            getattr(tokenizer, "backend_tokenizer", None), getattr(tokenizer, "truncation_side", "right")
+        )
+        if at_length or to_prefix:
+            self._cache.declare_tokenizer(
+                self._tokenizer_sha, cuts_at_length=at_length, cuts_to_prefix=to_prefix
+            )
 
     def find(self, sections: list[str]) -> dict[str, CachedTokens]:
         found = self._cache.get_many([self._key(section) for section in sections])

@@ -172,8 +172,9 @@ TEST_CASE("a data set of keys at another length") {
     Ids mask(100 + 10 * i, 1);
     if (masked) mask[2] = 0;
     // Some inside a leaf, some in pages of their own, some at the very length.
-    cache.put(key(i, 0, i % 10 == 0 ? 1024 : 8192), {.input_ids = tokenize(i, 100 + 10 * i, i % 10 == 0 ? 1024 : 8192),
-                                                     .attention_mask = masked ? mask : Ids()});
+    cache.put(key(i, 0, i % 10 == 0 ? 1024 : 8192),
+              {.input_ids = tokenize(i, 100 + 10 * i, i % 10 == 0 ? 1024 : 8192),
+               .attention_mask = masked ? mask : Ids()});
     keys.push_back(key(i, 0, 1024));
   }
   cache.flush();
@@ -201,8 +202,7 @@ TEST_CASE("a data set of keys at another length") {
   CHECK(error_of(Errc::kMissing, [&] {
           static_cast<void>(TokenDataset::open(f.root(), keys, {.derive_lengths = false}));
         }).find("270 of 300 keys have no entry") != std::string::npos);
-  auto exact =
-      TokenDataset::open(f.root(), keys, {.missing = MissingKeys::kKeep, .derive_lengths = false});
+  auto exact = TokenDataset::open(f.root(), keys, {.missing = MissingKeys::kKeep, .derive_lengths = false});
   CHECK(exact.get(10).has_value());
   CHECK_FALSE(exact.get(11));
   CHECK(exact.lengths()[11] == 0);

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -97,3 +98,24 @@ def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess[
     """Runs a program in a new interpreter."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def texts_of(random: Random, count: int) -> list[str]:
+    """Texts of many lengths, of words, code and other scripts."""
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "def",
+        "return",
+        "naïve",
+        "漢字",
+        "🙂",
+        "123",
+        "_x",
+        "(",
+        "\n",
+        "  ",
+    ]
+    return [" ".join(random.choices(words, k=random.randrange(1, 200))) for _ in range(count)]

@@ -14,6 +14,10 @@ class BytesTokenizer final : public Tokenizer {
  public:
   [[nodiscard]] std::string sha256() const override { return bytes_tokenizer_sha256(); }
 
+  [[nodiscard]] TokenizerTraits traits() const override {
+    return {.cuts_at_length = true, .cuts_to_prefix = true};
+  }
+
   [[nodiscard]] std::vector<std::vector<std::int32_t>> encode_batch(std::span<const std::string_view> texts,
                                                                     std::size_t max_length) override {
     std::vector<std::vector<std::int32_t>> batch;

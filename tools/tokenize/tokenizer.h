@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include <tokcask/explain.h>
+
 namespace tokcask::cli {
 
 class Tokenizer {
@@ -20,6 +22,9 @@ class Tokenizer {
   // Content identity, 64 lower-case hex digits: the same for the same vocabulary and rules, whatever padding
   // or truncation is set.
   [[nodiscard]] virtual std::string sha256() const = 0;
+
+  // What is known of how it cuts, where that was established.
+  [[nodiscard]] virtual TokenizerTraits traits() const { return {}; }
 
   // The ids of each text (valid UTF-8), cut to at most `max_length`, in the order given. Uses the cores it
   // was loaded with. Called from one thread at a time. Throws on failure.

@@ -62,6 +62,7 @@ cli::Tokenizer& TokenizerSource::load(TokenizedCache& cache, corpus::SettleBudge
   if (tokenizer_) return *tokenizer_;
   if (path_.empty()) {
     tokenizer_ = cli::make_bytes_tokenizer();
+    cache.declare_tokenizer(sha256_, tokenizer_->traits());
     return *tokenizer_;
   }
   // The loader reads the file by its name, so the identity is taken from the name before and after.
@@ -73,6 +74,7 @@ cli::Tokenizer& TokenizerSource::load(TokenizedCache& cache, corpus::SettleBudge
   if (!is_sha256(sha256_)) {
     throw Error(Errc::kInvalidArgument, "tokenizer " + path_ + ": its identity is not 64 hex digits");
   }
+  cache.declare_tokenizer(sha256_, tokenizer_->traits());
   struct stat after;
   if (settled && ::stat(path_.c_str(), &after) == 0 && corpus::identity_of(after) == before) {
     cache.remember_tokenizer_file(path_, before, sha256_);
