@@ -197,6 +197,41 @@ TEST_CASE("warm: another tokenizer or length never gets what is there") {
   CHECK(f.warm()["tokenizer_loaded"] == false);
 }
 
+TEST_CASE(
+    "warm: another length is served from what is there where the tokenizer is known to cut to a prefix") {
+  const Fixture f;
+  f.file("short", "0123456789");
+  f.file("long", std::string(500, 'x'));
+  const auto first = f.warm({"--tokenizer", "bytes", "--seq-len", "100"});
+  CHECK(first["misses"] == 2);
+  CHECK(first["miss_reasons"]["never stored"] == 2);
+  // The short one is whole, the long one was cut.
+  const auto shorter = f.warm({"--tokenizer", "bytes", "--seq-len", "20"});
+  CHECK(shorter["hits"] == 2);
+  CHECK(shorter["derived"] == 2);
+  CHECK(shorter["stored"] == 0);
+  const auto longer = f.warm({"--tokenizer", "bytes", "--seq-len", "200"});
+  CHECK(longer["derived"] == 1);
+  CHECK(longer["misses"] == 1);
+  CHECK(longer["miss_reasons"]["other length"] == 1);
+  const std::string shown =
+      test::run({"get", f.store(),
+                 section_id(std::string(500, 'x'), "file") + '|' + cli::bytes_tokenizer_sha256() + "|3"})
+          .out;
+  CHECK(shown == "120 120 120\n");
+}
+
+TEST_CASE("warm: a changed tokenizer is told of") {
+  const Fixture f;
+  f.file("a", "alpha");
+  f.file("b", "beta");
+  f.warm({"--tokenizer", "bytes"});
+  const Outcome outcome = f.try_warm();
+  CHECK(outcome.json()["miss_reasons"]["other tokenizer"] == 2);
+  CHECK(outcome.err.find("of 2 misses, 2 are stored under tokenizer " +
+                         cli::bytes_tokenizer_sha256().substr(0, 12) + "… (2 entries") != std::string::npos);
+}
+
 TEST_CASE("warm: a tokenizer's directory stands for the tokenizer.json in it") {
   const Fixture f;
   f.file("a", "alpha");

@@ -17,12 +17,15 @@ struct Arguments {
   bool json = false;
 };
 
-int answer_miss(Session& session, const Arguments& arguments) {
-  session.console.note("tokcask: no entry under " + printable(arguments.key));
+int answer_miss(Session& session, const Arguments& arguments, const Explanation& explanation) {
+  session.console.note(
+      fmt::format("tokcask: no entry under {}: {}", printable(arguments.key), explanation.text));
   if (arguments.json) {
     Json document = json_document("get");
     document["key"] = arguments.key;
     document["found"] = false;
+    document["reason"] = to_string(explanation.reason);
+    document["text"] = explanation.text;
     print_json(session.console, document);
   }
   return kExitFinding;
@@ -43,7 +46,7 @@ int get(Session& session, const Arguments& arguments) {
   const CacheKey key = CacheKey::parse(arguments.key);
   TokenizedCache cache = open_to_read(arguments.store, session.console);
   const auto view = cache.get(key);
-  if (!view) return answer_miss(session, arguments);
+  if (!view) return answer_miss(session, arguments, cache.explain(key));
   if (arguments.json) {
     print_json(session.console, to_json(key, *view));
   } else {

@@ -38,6 +38,7 @@ void add_verbs(CLI::App& app, Action& action) {
   add_warm(app, action);
   add_show(app, action);
   add_get(app, action);
+  add_explain(app, action);
   add_prune(app, action);
   add_clear(app, action);
   add_verify(app, action);

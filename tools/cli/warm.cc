@@ -96,7 +96,13 @@ Json to_json(const Arguments& arguments, const warm::WarmFigures& figures) {
   document["files"] = figures.files;
   document["sections"] = figures.sections;
   document["hits"] = figures.hits;
+  document["derived"] = figures.derived;
   document["misses"] = figures.misses;
+  Json reasons;
+  for (std::size_t i = 0; i < kMissReasons; ++i) {
+    reasons[std::string(to_string(static_cast<MissReason>(i)))] = figures.miss_reasons[i];
+  }
+  document["miss_reasons"] = std::move(reasons);
   document["hit_rate"] = figures.hit_rate();
   document["stored"] = figures.stored;
   document["declined"] = figures.declined;
@@ -140,7 +146,11 @@ std::string to_text(const warm::WarmFigures& figures) {
             fmt::format("{} ({} read)", format_count(figures.files), format_count(figures.files_read)));
   table.add("skipped", skipped_text(figures));
   table.add("sections", format_count(figures.sections));
-  table.add("hits", fmt::format("{} ({})", format_count(figures.hits), format_percent(figures.hit_rate())));
+  table.add("hits",
+            fmt::format("{} ({}){}", format_count(figures.hits), format_percent(figures.hit_rate()),
+                        figures.derived == 0 ? ""
+                                             : fmt::format(", {} of them from another sequence length",
+                                                           format_count(figures.derived))));
   table.add("misses", format_count(figures.misses));
   table.add("tokens", fmt::format("{} new", format_count(figures.tokens)));
   if (figures.declined != 0) {

@@ -269,6 +269,8 @@ class Run {
     }
     figures_.store = cache_.stats();
     figures_.declined = figures_.store.run.declined;
+    figures_.derived = figures_.store.run.derived;
+    figures_.miss_reasons = cache_.miss_reasons();
     figures_.interrupted = monitor_.stopped();
     figures_.tokenizer_loaded = tokenizer_.loaded();
     if (sources_) count_files();

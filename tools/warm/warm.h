@@ -8,6 +8,7 @@
 // evicted for those it adds. A run may be killed at any time; the next one goes on with what was committed.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -39,10 +40,12 @@ struct WarmFigures {
   std::uint64_t files = 0;     // regular files that the options let through
   std::uint64_t sections = 0;  // of these, text that was or could be tokenized
   std::uint64_t hits = 0;      // sections whose tokens were there, or came from an equal file of this run
+  std::uint64_t derived = 0;   // of the hits, those served from an entry of another sequence length
   std::uint64_t misses = 0;
-  std::uint64_t stored = 0;    // sections tokenized and handed to the store
-  std::uint64_t declined = 0;  // of these, how many the budget had no room for
-  std::uint64_t tokens = 0;    // ids of the sections tokenized
+  std::array<std::uint64_t, kMissReasons> miss_reasons{};  // of all look-ups that found nothing
+  std::uint64_t stored = 0;                                // sections tokenized and handed to the store
+  std::uint64_t declined = 0;                              // of these, how many the budget had no room for
+  std::uint64_t tokens = 0;                                // ids of the sections tokenized
   std::uint64_t files_read = 0;
   bool tokenizer_loaded = false;
   bool interrupted = false;
