@@ -179,6 +179,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Found look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
                 const CacheKey& key) const;
   void remember_checked(const record::Header& header);
+  // What is served of a record that was found.
+  static TokenView view_of(const Found& found, std::shared_ptr<const void> owner);
   // All that follow with read_mutex_ held too. An entry of another sequence length that serves `key`, or why
   // there is none.
   Found derive(const lmdb::ReadTransaction& transaction, Relatives& relatives, const CacheKey& key,

@@ -80,7 +80,8 @@ EntryChunk Engine::entries(EntryPosition& position, const ChunkLimits& limits) {
   for (std::size_t i = 0; i < found.size(); ++i) {
     const Found& f = found[i];
     if (f.record) {
-      chunk.entries.push_back({std::move(infos[i]), view_of(f.record->ids, f.record->mask, snapshot)});
+      chunk.entries.push_back(
+          {std::move(infos[i]), tokcask::view_of(f.record->ids, f.record->mask, snapshot)});
     } else {
       ++chunk.damaged;
       report_damage(infos[i].key.canonical(), f.damage);
@@ -111,7 +112,7 @@ std::vector<std::optional<Entry>> Engine::peek_many(std::span<const CacheKey> ke
     if (found[i].damage != nullptr) report_damage(keys[i].canonical(), found[i].damage);
     if (!found[i].record) continue;
     entries[i].emplace(
-        Entry{*std::move(infos[i]), view_of(found[i].record->ids, found[i].record->mask, snapshot)});
+        Entry{*std::move(infos[i]), tokcask::view_of(found[i].record->ids, found[i].record->mask, snapshot)});
   }
   return entries;
 }

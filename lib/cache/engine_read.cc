@@ -138,7 +138,7 @@ std::optional<TokenView> Engine::pending_view(const CacheKey& key) {
     tokens = &committing->second.tokens;
   }
   if (tokens == nullptr) return std::nullopt;
-  return view_of(tokens->ids(), tokens->mask(), tokens->data);
+  return tokcask::view_of(tokens->ids(), tokens->mask(), tokens->data);
 }
 
 std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
@@ -159,6 +159,13 @@ std::vector<bool> Engine::contains_many(std::span<const CacheKey> keys, Run& run
   return found;
 }
 
+TokenView Engine::view_of(const Found& found, std::shared_ptr<const void> owner) {
+  const record::Record& record = *found.record;
+  const std::size_t length = found.served ? found.served->second : record.ids.size();
+  return tokcask::view_of(record.ids.first(length),
+                          record.mask.empty() ? record.mask : record.mask.first(length), std::move(owner));
+}
+
 Engine::Found Engine::derive(const lmdb::ReadTransaction& transaction, Relatives& relatives,
                              const CacheKey& key, bool derive_lengths, Missing& missing) {
   const std::vector<Relatives::Relative> others = relatives.of(key);
@@ -166,7 +173,7 @@ Engine::Found Engine::derive(const lmdb::ReadTransaction& transaction, Relatives
     Found found = look_up(transaction, server->value, server->key);
     if (found.record || found.damage != nullptr) {
       found.served.emplace(server->key, server->length);
-      missing.reason = MissReason::kDamaged;  // if it does not stand the check
+      missing.reason = MissReason::kDamaged;
       return found;
     }
   }
@@ -194,7 +201,7 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
   try {
     const std::shared_ptr<Snapshot> snapshot = order.empty() ? nullptr : this->snapshot();
     std::vector<Found> found(order.size());
-    std::vector<std::optional<Missing>> missing(order.size());
+    std::map<std::size_t, Missing> missing;  // by index of `found`; of what is damaged nothing
     if (snapshot) {
       const std::lock_guard lock(read_mutex_);
       const lmdb::ReadTransaction& transaction = snapshot->transaction();
@@ -203,14 +210,11 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
       for (std::size_t i = 0; i < order.size(); ++i) {
         const CacheKey& key = keys[order[i]];
         found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key);
-        if (found[i].record) continue;
-        Missing& reason = missing[i].emplace();
-        if (found[i].damage != nullptr) {
-          reason.reason = MissReason::kDamaged;
-          continue;
-        }
+        if (found[i].record || found[i].damage != nullptr) continue;
         if (!relatives) relatives.emplace(transaction, declared_);
-        found[i] = derive(transaction, *relatives, key, run.options.derive_lengths, reason);
+        Missing why;
+        found[i] = derive(transaction, *relatives, key, run.options.derive_lengths, why);
+        if (!found[i].record) missing.emplace(i, std::move(why));
       }
     }
     if (with_tokens) check(found);
@@ -220,20 +224,15 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
       const CacheKey& key = keys[order[i]];
       if (f.damage != nullptr) report_damage((f.served ? f.served->first : key).canonical(), f.damage);
       if (!f.record) {
-        if (missing[i]) {
-          run.missed.add(missing[i]->reason, key, missing[i]->other_tokenizer);
-        } else {
-          run.missed.add(MissReason::kDamaged, key, {});
-        }
+        const auto why = missing.find(i);
+        run.missed.add(why == missing.end() ? MissReason::kDamaged : why->second.reason, key,
+                       why == missing.end() ? std::string_view() : why->second.other_tokenizer);
         continue;
       }
       access_->touch(f.record->header.slot, stamp);
       ++hits;
       if (f.served) ++derived;
-      const std::size_t length = f.served ? f.served->second : f.record->ids.size();
-      hit(order[i],
-          view_of(f.record->ids.first(length),
-                  f.record->mask.empty() ? f.record->mask : f.record->mask.first(length), snapshot));
+      hit(order[i], view_of(f, snapshot));
     }
   } catch (const Error& error) {
     report_read_error(error);
