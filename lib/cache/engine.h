@@ -133,6 +133,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::uint32_t slot_count(const Snapshot& snapshot);
   // The row of one slot, or nothing when it is damaged or not there.
   std::optional<rows::EntryRow> entry_row(const Snapshot& snapshot, std::uint32_t slot);
+  // How many ids of an entry of another sequence length, which has `length`, serve `key`.
+  std::optional<std::size_t> serves(const Snapshot& snapshot, const CacheKey& key, std::uint32_t stored_len,
+                                    std::size_t length);
   // Whether a record may not be served that the store still has; see withheld_.
   [[nodiscard]] bool withholds() const noexcept { return withholds_.load(std::memory_order_relaxed); }
   [[nodiscard]] shm::AccessTable& access() noexcept { return *access_; }

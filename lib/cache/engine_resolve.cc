@@ -75,6 +75,15 @@ std::optional<rows::EntryRow> Engine::entry_row(const Snapshot& snapshot, std::u
   return row;
 }
 
+std::optional<std::size_t> Engine::serves(const Snapshot& snapshot, const CacheKey& key,
+                                          std::uint32_t stored_len, std::size_t length) {
+  const auto stored = static_cast<std::int32_t>(stored_len);
+  if (stored == key.sequence_len()) return std::nullopt;
+  const std::lock_guard lock(read_mutex_);
+  const TokenizerTraits traits = Relatives(snapshot.transaction(), declared_).traits_of(key.tokenizer_sha());
+  return tokcask::serves(traits, stored, length, key.sequence_len());
+}
+
 std::uint32_t Engine::slot_count(const Snapshot& snapshot) {
   const std::lock_guard lock(read_mutex_);
   return read_store_row(snapshot.transaction()).slot_count;

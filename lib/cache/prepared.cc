@@ -141,9 +141,12 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
 bool Prepared::is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
                           const record::Record& record) {
   std::string canonical = table.keys().canonical(index);
-  if (table.shared().places()[index].is_derived()) {
+  const shm::Place& place = table.shared().places()[index];
+  if (place.is_derived()) {
     const auto row = engine.entry_row(snapshot, record.header.slot);
-    if (!row) return false;
+    const CacheKey key = CacheKey::parse(canonical);
+    if (!row || engine.serves(snapshot, key, row->sequence_len, record.ids.size()) != place.length)
+      return false;
     canonical.resize(canonical.rfind('|') + 1);
     canonical += std::to_string(row->sequence_len);
   }

@@ -38,9 +38,9 @@ class Property {
       flush();
       occasion();
     }
-    MESSAGE(act_ << " acts, " << evicted_ << " evicted, " << declined_ << " declined, " << pruned_ << " pruned, "
-                 << cleared_ << " cleared, " << runs_ << " runs, " << children_ << " forked readers, "
-                 << lowered_ << " budgets lowered");
+    MESSAGE(act_ << " acts, " << evicted_ << " evicted, " << declined_ << " declined, " << pruned_
+                 << " pruned, " << cleared_ << " cleared, " << runs_ << " runs, " << children_
+                 << " forked readers, " << lowered_ << " budgets lowered");
     CHECK(evicted_ > 0);
     CHECK(declined_ > 0);
   }
@@ -75,7 +75,8 @@ class Property {
 
   static bool is_right(const TokenView& view, const Expected& e) {
     return copy_of(view.input_ids()) == ids(e.seed, e.length) &&
-           (e.masked && e.length > 0 ? copy_of(view.attention_mask()) == mask_of(e) : view.mask_is_all_ones());
+           (e.masked && e.length > 0 ? copy_of(view.attention_mask()) == mask_of(e)
+                                     : view.mask_is_all_ones());
   }
 
   void open() {
@@ -284,7 +285,8 @@ class Property {
       for (const CacheKey& k : keys) {
         const auto view = cache_->get(k);
         const auto found = model_.find(k);
-        right = right && view.has_value() == (found != model_.end()) && (!view || is_right(*view, found->second));
+        right =
+            right && view.has_value() == (found != model_.end()) && (!view || is_right(*view, found->second));
       }
       _exit(right ? 0 : 1);
     }
