@@ -119,9 +119,8 @@ std::string_view to_string(MissReason reason) noexcept {
 Engine::Missing Engine::why_missing(const lmdb::ReadTransaction& transaction, const CacheKey& key,
                                     const std::vector<Relatives::Relative>& relatives) {
   const rows::StoreRow store = read_store_row(transaction);
-  history_.refresh(transaction, store);
-  if (const rows::HistoryRow* const past = history_.find(record::hash_key(key.canonical()));
-      past != nullptr && past->when_ns > store.cleared_ns) {
+  if (const auto past = history_.find(transaction, store, record::hash_key(key.canonical()));
+      past && past->when_ns > store.cleared_ns) {
     return {reason_of(past->fate), {}, past->when_ns, past->run_id};
   }
   for (const Relatives::Relative& relative : relatives) {

@@ -16,48 +16,64 @@ std::uint64_t history_ring(std::uint64_t max_bytes) noexcept {
                                    kMost);
 }
 
-void History::take(const rows::HistoryRow& row) {
-  if (row.fate == rows::Fate::kNone) return;
-  rows::HistoryRow& known = rows_[row.key_hash];
-  if (row.when_ns >= known.when_ns) known = row;
+namespace {
+
+std::optional<rows::HistoryChunk> chunk_of(const lmdb::ReadTransaction& transaction, std::uint64_t at) {
+  const auto value =
+      transaction.get(Table::kMeta, MetaKey(Tag::kHistory, at / rows::kHistoryPerChunk).bytes());
+  return value ? rows::read_row<rows::HistoryChunk>(*value) : std::nullopt;
 }
 
-void History::read_all(const lmdb::ReadTransaction& transaction) {
-  rows_.clear();
-  const lmdb::Cursor cursor(transaction, Table::kMeta);
-  const auto tag = static_cast<std::byte>(Tag::kHistory);
-  for (auto entry = cursor.seek({&tag, 1}); entry && entry->key[0] == tag; entry = cursor.next()) {
-    if (const auto chunk = rows::read_row<rows::HistoryChunk>(entry->value)) {
-      for (const rows::HistoryRow& row : *chunk) take(row);
+constexpr std::uint32_t upper_half(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
+
+}  // namespace
+
+// Rows at the places from `from` to `to`, which is behind the last.
+void History::read(const lmdb::ReadTransaction& transaction, std::uint64_t from, std::uint64_t to) {
+  while (from < to) {
+    const std::uint64_t end = std::min(to, (from / rows::kHistoryPerChunk + 1) * rows::kHistoryPerChunk);
+    const auto chunk = chunk_of(transaction, from);
+    for (; from < end; ++from) {
+      if (!chunk) continue;
+      const rows::HistoryRow& row = (*chunk)[from % rows::kHistoryPerChunk];
+      if (row.fate == rows::Fate::kNone) continue;
+      places_.push_back({upper_half(row.key_hash), static_cast<std::uint32_t>(from)});
     }
   }
 }
 
 void History::refresh(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store) {
-  const std::uint64_t from = std::exchange(read_, store.history);
+  const std::uint64_t seen = std::exchange(read_, store.history);
   const std::uint64_t ring = std::exchange(ring_, store.history_ring);
-  if (store.history == from && store.history_ring == ring) return;
-  // Rows that were overwritten stay in memory until there are too many of them.
-  if (ring != store.history_ring || store.history < from || store.history - from >= ring || ring == 0 ||
-      rows_.size() > 2 * ring) {
-    read_all(transaction);
+  if (store.history == seen && store.history_ring == ring) return;
+  if (ring != store.history_ring || store.history < seen || store.history - seen >= ring ||
+      places_.size() > 2 * ring) {
+    places_.clear();
+    read(transaction, 0, std::min(store.history, store.history_ring));
+    std::sort(places_.begin(), places_.end());
     return;
   }
-  for (std::uint64_t number = from; number < store.history;) {
-    const std::uint64_t at = number % ring;
-    const auto value =
-        transaction.get(Table::kMeta, MetaKey(Tag::kHistory, at / rows::kHistoryPerChunk).bytes());
-    const auto chunk = value ? rows::read_row<rows::HistoryChunk>(*value) : std::nullopt;
-    const std::uint64_t end =
-        std::min({rows::kHistoryPerChunk - at % rows::kHistoryPerChunk, ring - at, store.history - number});
-    for (std::uint64_t i = 0; chunk && i < end; ++i) take((*chunk)[at % rows::kHistoryPerChunk + i]);
-    number += end;
-  }
+  const auto sorted = static_cast<std::ptrdiff_t>(places_.size());
+  const std::uint64_t from = seen % ring;
+  const std::uint64_t to = from + (store.history - seen);
+  read(transaction, from, std::min(to, ring));
+  if (to > ring) read(transaction, 0, to - ring);
+  std::sort(places_.begin() + sorted, places_.end());
+  std::inplace_merge(places_.begin(), places_.begin() + sorted, places_.end());
 }
 
-const rows::HistoryRow* History::find(std::uint64_t key_hash) const {
-  const auto found = rows_.find(key_hash);
-  return found == rows_.end() ? nullptr : &found->second;
+std::optional<rows::HistoryRow> History::find(const lmdb::ReadTransaction& transaction,
+                                              const rows::StoreRow& store, std::uint64_t key_hash) {
+  refresh(transaction, store);
+  std::optional<rows::HistoryRow> newest;
+  for (auto place = std::lower_bound(places_.begin(), places_.end(), Place{upper_half(key_hash), 0});
+       place != places_.end() && place->hash == upper_half(key_hash); ++place) {
+    const auto chunk = chunk_of(transaction, place->at);
+    if (!chunk) continue;
+    const rows::HistoryRow& row = (*chunk)[place->at % rows::kHistoryPerChunk];
+    if (row.key_hash == key_hash && (!newest || row.when_ns > newest->when_ns)) newest = row;
+  }
+  return newest;
 }
 
 }  // namespace tokcask

@@ -4,8 +4,10 @@
 // It explains misses, and lets the writer tell a key that comes back from one that is new.
 #pragma once
 
+#include <compare>
 #include <cstdint>
-#include <unordered_map>
+#include <optional>
+#include <vector>
 
 #include "lmdb/environment.h"
 #include "record/rows.h"
@@ -15,22 +17,27 @@ namespace tokcask {
 // Rows that the history of a store with this budget has: 1/64 of it, at least one chunk, at most 2^20 rows.
 [[nodiscard]] std::uint64_t history_ring(std::uint64_t max_bytes) noexcept;
 
-// The rows in memory, by key: the newest of each. 60 bytes each.
+// Finds the rows of a key: where each lies, by hash, 8 bytes per row, because a process that reads may have
+// to look only once. The rows themselves stay in the store.
 //
 // Threads: one at a time.
 class History {
  public:
-  // Reads what was written since the last call.
-  void refresh(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store);
-  // The newest row of a key (by hash, see record::hash_key), or nothing.
-  [[nodiscard]] const rows::HistoryRow* find(std::uint64_t key_hash) const;
+  // The newest row of a key (by hash, see record::hash_key) as the snapshot has it, or nothing.
+  std::optional<rows::HistoryRow> find(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
+                                       std::uint64_t key_hash);
 
  private:
-  void take(const rows::HistoryRow& row);
-  void read_all(const lmdb::ReadTransaction& transaction);
+  struct Place {
+    std::uint32_t hash;  // the upper half
+    std::uint32_t at;    // number modulo the ring
+    friend auto operator<=>(const Place&, const Place&) = default;
+  };
+  void refresh(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store);
+  void read(const lmdb::ReadTransaction& transaction, std::uint64_t from, std::uint64_t to);
 
-  std::unordered_map<std::uint64_t, rows::HistoryRow> rows_;
-  std::uint64_t read_ = 0;  // of StoreRow::history
+  std::vector<Place> places_;  // sorted; those of rows that were overwritten too, until there are too many
+  std::uint64_t read_ = 0;     // of StoreRow::history
   std::uint64_t ring_ = 0;
 };
 

@@ -407,7 +407,6 @@ void Writer::weigh(Candidates& items, std::size_t at) {
   const lmdb::ReadTransaction snapshot(*environment_);
   const rows::StoreRow store = read_store_row(snapshot);
   if (store.history == 0) return;
-  history_.refresh(snapshot, store);
   const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
   const std::vector<std::uint64_t> starts = run_starts(snapshot);
   for (std::size_t i = at; i < items.size(); ++i) {
@@ -415,8 +414,8 @@ void Writer::weigh(Candidates& items, std::size_t at) {
     const PendingPut& put = candidate.put();
     if (put.dated || !put.is_new) continue;
     if (put.run->hits < std::max(kFewHits, store.entry_count / kShareHit)) continue;
-    const rows::HistoryRow* const past = history_.find(record::hash_key(candidate.key().canonical()));
-    if (past == nullptr) continue;
+    const auto past = history_.find(snapshot, store, record::hash_key(candidate.key().canonical()));
+    if (!past) continue;
     const bool evicted_now = past->fate == rows::Fate::kEvicted && past->when_ns >= protected_from;
     if (past->fate != rows::Fate::kDeclined && !evicted_now) continue;
     const auto after = std::upper_bound(starts.begin(), starts.end(), past->wanted_ns);
