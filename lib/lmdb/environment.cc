@@ -86,11 +86,13 @@ std::size_t index(Table table) { return static_cast<std::size_t>(table); }
 
 // ---- Environment ----
 
-std::unique_ptr<Environment> Environment::open(const std::filesystem::path& directory, Mode mode) {
+std::unique_ptr<Environment> Environment::open(const std::filesystem::path& directory, Mode mode,
+                                               const std::filesystem::path& name) {
   std::unique_ptr<Environment> self(new Environment);
-  self->path_ = directory / "data.mdb";
+  self->path_ = name.empty() ? directory / "data.mdb" : name;
   self->read_only_ = mode == Mode::kReadOnly;
-  const unsigned flags = MDB_NOTLS | (self->read_only_ ? MDB_RDONLY : 0U);
+  const unsigned flags = MDB_NOTLS | (self->read_only_ ? MDB_RDONLY : 0U) |
+                         (mode == Mode::kCreate ? MDB_NOLOCK | MDB_NOSYNC : 0U);
   for (std::uint64_t map_bytes = kMapBytes;; map_bytes /= 2) {
     check(mdb_env_create(&self->env_), "create an environment", self->path_);
     check(mdb_env_set_mapsize(self->env_, map_bytes), "set the map size", self->path_);
@@ -147,6 +149,19 @@ std::uint64_t Environment::file_bytes() const {
   struct stat status{};
   check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "read its size", path_);
   return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::pair<dev_t, ino_t> Environment::file_id() const {
+  mdb_filehandle_t fd = -1;
+  check(mdb_env_get_fd(env_, &fd), "find its descriptor", path_);
+  struct stat status{};
+  check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "look at it", path_);
+  return {status.st_dev, status.st_ino};
+}
+
+void Environment::sync() const {
+  constexpr int kAlsoWithNoSync = 1;
+  check(mdb_env_sync(env_, kAlsoWithNoSync), "sync", path_);
 }
 
 std::optional<std::uint64_t> Environment::file_offset(Bytes value) const noexcept {
@@ -255,7 +270,8 @@ void WriteTransaction::put(Table table, Bytes key, Bytes value) {
   if (!value.empty()) std::memcpy(space.value.data(), value.data(), value.size());
 }
 
-WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std::size_t size) {
+std::span<std::byte> WriteTransaction::reserve_with(unsigned flags, Table table, Bytes key,
+                                                    std::size_t size) {
   if (key.size() % 8 != 0 || size % 8 != 0) {
     // One such entry would misalign others, and the walker would refuse the file.
     fmt::print(stderr, "tokcask: internal error: a key of {} and a value of {} bytes\n", key.size(), size);
@@ -263,9 +279,13 @@ WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std
   }
   MDB_val k = value_of(key);
   MDB_val v{size, nullptr};
-  check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE), "write",
+  check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE | flags), "write",
         environment_->path_);
-  Reserved reserved{{static_cast<std::byte*>(v.mv_data), size}, 0};
+  return {static_cast<std::byte*>(v.mv_data), size};
+}
+
+WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std::size_t size) {
+  Reserved reserved{reserve_with(0, table, key, size), 0};
   if (const std::uint64_t pages = value_pages(key.size(), size, environment_->page_bytes_); pages > 0) {
     // A dirty overflow page is a whole page in memory, header first, and its number is the header's first
     // field.
@@ -274,6 +294,11 @@ WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std
     reserved.end_page = number + pages;
   }
   return reserved;
+}
+
+void WriteTransaction::append(Table table, Bytes key, Bytes value) {
+  const std::span<std::byte> space = reserve_with(MDB_APPEND, table, key, value.size());
+  if (!value.empty()) std::memcpy(space.data(), value.data(), value.size());
 }
 
 bool WriteTransaction::erase(Table table, Bytes key) {
