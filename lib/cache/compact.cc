@@ -133,8 +133,8 @@ class Rewriting {
     const auto record = record::decode(entry.value, record::hash_key(canonical), &reason);
     if (!record || record->header.slot >= entries_.size()) return std::nullopt;
     const rows::EntryRow& row = entries_[record->header.slot];
-    if (row.tokenizer == 0 || row.generation != record->header.generation ||
-        !record::checksum_ok(*record) || !is_row_of(row, canonical)) {
+    if (row.tokenizer == 0 || row.generation != record->header.generation || !record::checksum_ok(*record) ||
+        !is_row_of(row, canonical)) {
       return std::nullopt;
     }
     return record->header.slot;

@@ -1,8 +1,8 @@
 // A store's content written into a new data file: in key order, without gaps, and without what is not to be
 // kept.
 //
-// Slots, generations and the bytes of records stay as they are, so what is known of entries by slot, in shared
-// memory and in each process, stays true. Places in the file do not.
+// Slots, generations and the bytes of records stay as they are, so what is known of entries by slot, in
+// shared memory and in each process, stays true. Places in the file do not.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,11 @@ struct Rewrite {
 };
 
 struct Rewritten {
-  std::uint64_t bytes = 0;    // of the new file
-  std::uint64_t entries = 0;  // in it
-  std::uint64_t left_out = 0;  // because that was asked for
+  std::uint64_t bytes = 0;           // of the new file
+  std::uint64_t entries = 0;         // in it
+  std::uint64_t left_out = 0;        // because that was asked for
   std::uint64_t left_out_bytes = 0;  // that these occupied
-  std::uint64_t damaged = 0;  // left out because they could not have been served
+  std::uint64_t damaged = 0;         // left out because they could not have been served
   std::vector<std::uint32_t> freed;  // slots that had an entry and have none; not listed by a clear
   std::uint32_t slots_before = 0;
 };

@@ -110,9 +110,8 @@ void Engine::commit_elsewhere() {
   options.allow_network_filesystem = true;  // as when this engine was opened
   {
     const std::lock_guard lock(runs_mutex_);
-    const auto writing = std::find_if(runs_.begin(), runs_.end(), [](const std::shared_ptr<Run>& run) {
-      return !run->options.read_only;
-    });
+    const auto writing = std::find_if(
+        runs_.begin(), runs_.end(), [](const std::shared_ptr<Run>& run) { return !run->options.read_only; });
     if (writing != runs_.end()) options = (*writing)->options;
   }
   const std::shared_ptr<Engine> next = open(root_, options);

@@ -17,7 +17,8 @@ namespace {
 
 // How often access times are committed while commits happen anyway.
 constexpr std::chrono::seconds kFoldEvery{30};
-// Between the commits of a large prune: long enough for one that waits for the write lock to find it free.
+// Between the commits of a large prune, and after a new file: long enough for one that waits for the write
+// lock to find it free.
 constexpr std::chrono::milliseconds kTurn{5};
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
@@ -298,11 +299,16 @@ std::uint64_t Engine::clear() {
 }
 
 CompactReport Engine::compact() {
-  const std::lock_guard lock(commit_mutex_);
-  if (handed_over()) throw Replaced{};
-  commit_pending(true);
-  const CompactReport report = writer().compact(limits());
-  note_new_file();
+  CompactReport report;
+  {
+    const std::lock_guard lock(commit_mutex_);
+    if (handed_over()) throw Replaced{};
+    commit_pending(true);
+    report = writer().compact(limits());
+    note_new_file();
+  }
+  // Who waited in vain has to come back by the new file. One that compacts in a loop shall not shut it out.
+  std::this_thread::sleep_for(kTurn);
   return report;
 }
 

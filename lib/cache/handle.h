@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -71,7 +72,10 @@ class Handle {
   // again when it throws Replaced. Throws Error(kReadOnly) too.
   template <typename Act>
   auto write(const Act& act) {
-    for (int attempt = 0; attempt < kMostMoves; ++attempt) {
+    const auto began = std::chrono::steady_clock::now();
+    for (int attempt = 0;
+         attempt < kMostMoves || std::chrono::steady_clock::now() - began < options_.lock_timeout;
+         ++attempt) {
       const Lease lease = writing_lease();
       try {
         return act(*lease, lease.run());

@@ -158,6 +158,7 @@ bool make_lock_directory(const fs::path& root, const FileId& id) {
 
 void remove_other_lock_directories(const fs::path& root, const FileId& current) {
   std::error_code ignored;
+  unlink((root / "lock.mdb").c_str());  // of a program that had no lock directories yet
   const fs::path keep = lock_directory(root, current).filename();
   for (const fs::directory_entry& entry : fs::directory_iterator(root / "locks", ignored)) {
     if (entry.path().filename() != keep) fs::remove_all(entry.path(), ignored);

@@ -19,9 +19,10 @@ Rewritten rewrite_into(files::NewFile& file, const lmdb::Environment& from, shm:
   try {
     return rewrite(from, access, file.directory(), how);
   } catch (const Error& error) {
-    throw Error(error.code(), fmt::format("{}: cannot be written anew, and stays as it was: {}; that takes the "
-                                          "space of the new file beside the old one",
-                                          (root / "data.mdb").string(), error.what()));
+    throw Error(error.code(),
+                fmt::format("{}: cannot be written anew, and stays as it was: {}; that takes the "
+                            "space of the new file beside the old one",
+                            (root / "data.mdb").string(), error.what()));
   }
 }
 
@@ -55,8 +56,7 @@ std::uint64_t Writer::clear(const WriteLimits& limits) {
   return made.left_out;
 }
 
-void Writer::remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before,
-                                 PruneReport& report) {
+void Writer::remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report) {
   Rewrite how;
   for (const Victim& victim : victims) {
     if (access_->stamp(victim.slot) >= before) continue;  // used since
