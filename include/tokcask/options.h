@@ -57,7 +57,7 @@ struct PruneOptions {
   // Not used since the start of the oldest of the newest so many runs whose figures are recorded; at least 1.
   // While there are fewer runs, nothing is removed.
   std::optional<unsigned> keep_last_runs = {};
-  // Only count.
+  // Only count what is committed; a read-only handle may do that.
   bool dry_run = false;
 };
 

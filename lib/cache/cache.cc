@@ -119,6 +119,10 @@ void TokenizedCache::close() { impl_->close(); }
 PruneReport TokenizedCache::prune(const PruneOptions& options) {
   check_prune(options);
   PruneReport report;
+  if (options.dry_run) {
+    impl_->lease()->prune(options, report);
+    return report;
+  }
   impl_->write([&](Engine& engine, const auto&) { engine.prune(options, report); });
   return report;
 }
