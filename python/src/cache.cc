@@ -116,8 +116,14 @@ void put_many(Handle& self, nb::iterable entries) {
 std::uint64_t prune(Handle& self, nb::handle older_than_seconds, nb::handle tokenizer_sha,
                     nb::handle sequence_len, nb::handle keep_last_runs, bool dry_run) {
   PruneOptions options;
-  if (!older_than_seconds.is_none())
-    options.older_than = to_duration(nb::cast<double>(older_than_seconds), "older_than_seconds");
+  if (!older_than_seconds.is_none()) {
+    double seconds = 0.0;
+    if (!nb::try_cast(older_than_seconds, seconds)) {
+      throw nb::type_error(
+          fmt::format("older_than_seconds is {}, not a number", kind_of(older_than_seconds)).c_str());
+    }
+    options.older_than = to_duration(seconds, "older_than_seconds");
+  }
   if (!tokenizer_sha.is_none()) options.tokenizer_sha = to_text(tokenizer_sha, "tokenizer_sha");
   options.sequence_len = to_sequence_len(sequence_len);
   if (!keep_last_runs.is_none()) {

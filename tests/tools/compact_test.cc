@@ -11,8 +11,11 @@ using test::Outcome;
 namespace {
 
 void fill(const test::TempDir& dir, int files) {
-  for (int i = 0; i < files; ++i) dir.write("corpus/" + std::to_string(i), std::string(3000, 'a') + std::to_string(i));
-  REQUIRE(test::run({"warm", dir / "store", dir / "corpus", "--tokenizer", "bytes", "--seq-len", "2048"}).code == 0);
+  for (int i = 0; i < files; ++i)
+    dir.write("corpus/" + std::to_string(i), std::string(3000, 'a') + std::to_string(i));
+  REQUIRE(
+      test::run({"warm", dir / "store", dir / "corpus", "--tokenizer", "bytes", "--seq-len", "2048"}).code ==
+      0);
 }
 
 }  // namespace

@@ -46,7 +46,8 @@ TEST_CASE("prune: by tokenizer, length and runs, and only to see") {
   dir.write("corpus/a", "alpha");
   const std::string store = dir / "store";
   for (const char* length : {"10", "20"}) {
-    REQUIRE(test::run({"warm", store, dir / "corpus", "--tokenizer", "bytes", "--seq-len", length}).code == 0);
+    REQUIRE(test::run({"warm", store, dir / "corpus", "--tokenizer", "bytes", "--seq-len", length}).code ==
+            0);
   }
   const auto seen = test::run({"prune", store, "--seq-len", "10", "--dry-run", "--json"}).json();
   CHECK(seen["removed"] == 1);
@@ -54,7 +55,8 @@ TEST_CASE("prune: by tokenizer, length and runs, and only to see") {
   CHECK(seen["dry_run"] == true);
   CHECK(seen["entry_count"] == 2);
   CHECK(test::run({"prune", store, "--seq-len", "10", "--dry-run"}).out.starts_with("would remove  1\n"));
-  CHECK(test::run({"prune", store, "--seq-len", "10", "--older-than", "1h", "--json"}).json()["removed"] == 0);
+  CHECK(test::run({"prune", store, "--seq-len", "10", "--older-than", "1h", "--json"}).json()["removed"] ==
+        0);
 
   // The first run's entry was not used in the second.
   CHECK(test::run({"prune", store, "--keep-last-runs", "3", "--dry-run", "--json"}).json()["removed"] == 0);
@@ -64,7 +66,8 @@ TEST_CASE("prune: by tokenizer, length and runs, and only to see") {
   const auto all = test::run({"prune", store, "--tokenizer", "", "--dry-run", "--json"}).json();
   CHECK(all["removed"] == 2);
   const std::string sha = all["tokenizer_sha"];
-  CHECK(test::run({"prune", store, "--tokenizer", sha.substr(0, 6), "--seq-len", "20", "--json"}).json()["removed"] == 1);
+  CHECK(test::run({"prune", store, "--tokenizer", sha.substr(0, 6), "--seq-len", "20", "--json"})
+            .json()["removed"] == 1);
   CHECK(test::run({"prune", store, "--tokenizer", sha, "--json"}).json()["removed"] == 1);
   const Outcome none = test::run({"prune", store, "--tokenizer", "zz"});
   CHECK(none.code == cli::kExitUsage);

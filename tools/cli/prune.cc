@@ -40,8 +40,8 @@ std::string whole_sha(TokenizedCache& cache, const std::string& prefix) {
                 fmt::format("--tokenizer: no tokenizer of this store begins with {}", printable(prefix)));
   }
   throw Error(Errc::kInvalidArgument,
-              fmt::format("--tokenizer: {} tokenizers of this store begin with {}; give more of it", found.size(),
-                          printable(prefix)));
+              fmt::format("--tokenizer: {} tokenizers of this store begin with {}; give more of it",
+                          found.size(), printable(prefix)));
 }
 
 PruneOptions options_of(TokenizedCache& cache, const Arguments& arguments) {
@@ -94,8 +94,9 @@ int prune(Session& session, const Arguments& arguments) {
   table.add(options.dry_run ? "of" : "left", format_count(stats.entry_count));
   session.console.data(table.text());
   if (report.removed > 0 && !options.dry_run) {
-    session.console.note(fmt::format("the file keeps its size for later entries; 'tokcask compact {}' gives it back",
-                                     printable(arguments.store)));
+    session.console.note(
+        fmt::format("the file keeps its size for later entries; 'tokcask compact {}' gives it back",
+                    printable(arguments.store)));
   }
   return kExitOk;
 }
@@ -108,7 +109,8 @@ void add_prune(CLI::App& app, Action& action) {
   verb->add_option("STORE", arguments->store, "the store's directory")->required();
   verb->add_option("--older-than", arguments->older_than, "last used longer ago: 30d, 12h, 45m or 10s")
       ->type_name("AGE");
-  verb->add_option("--tokenizer", arguments->tokenizer, "made with this tokenizer: its sha, or how that begins")
+  verb->add_option("--tokenizer", arguments->tokenizer,
+                   "made with this tokenizer: its sha, or how that begins")
       ->type_name("SHA");
   verb->add_option("--seq-len", arguments->sequence_len, "made for this sequence length")
       ->check(CLI::PositiveNumber)
