@@ -261,15 +261,12 @@ std::unique_ptr<lmdb::Environment> open_environment(const fs::path& root, const 
                                                     lmdb::Environment::Mode mode) {
   const fs::path data = root / "data.mdb";
   try {
-    const bool locks = make_lock_directory(root, id);
-    auto environment = lmdb::Environment::open(locks ? lock_directory(root, id) : root, mode, data);
-    // LMDB opens the path more than once. It was the same file each time if it still is: one that was
-    // replaced does not come back.
-    if (environment->file_id() == id && id_of(data) == id) return environment;
+    const fs::path directory = make_lock_directory(root, id) ? lock_directory(root, id) : root;
+    return lmdb::Environment::open_linked(directory, mode, data, id);
   } catch (const Error&) {
-    if (id_of(data) == id) throw;  // not because it was replaced
+    if (id_of(data) == id) throw;
+    return nullptr;  // its lock directory was removed meanwhile
   }
-  return nullptr;
 }
 
 fs::path set_aside(const fs::path& root) {

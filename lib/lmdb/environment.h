@@ -65,6 +65,11 @@ class Environment {
   // durable before sync(). kReadOnly is for files this process may not write.
   static std::unique_ptr<Environment> open(const std::filesystem::path& directory, Mode mode,
                                            const std::filesystem::path& name = {});
+  // The same for a directory that has a lock file and a link to the data file `name`. Returns null, and has
+  // read nothing by that lock file, when what was opened or what is there now is not the file `id`.
+  using FileId = std::pair<dev_t, ino_t>;
+  static std::unique_ptr<Environment> open_linked(const std::filesystem::path& directory, Mode mode,
+                                                  const std::filesystem::path& name, const FileId& id);
   ~Environment();
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
@@ -77,7 +82,7 @@ class Environment {
   // Size of data.mdb on disk.
   [[nodiscard]] std::uint64_t file_bytes() const;
   // Device and inode of the file that LMDB has open.
-  [[nodiscard]] std::pair<dev_t, ino_t> file_id() const;
+  [[nodiscard]] FileId file_id() const;
   // Makes all that was committed durable; for kCreate.
   void sync() const;
   // Where in the file a value begins that a read transaction returned whole, by the header of its first page.
@@ -95,7 +100,7 @@ class Environment {
   friend class ReadTransaction;
   friend class WriteTransaction;
   friend class Cursor;
-  Environment() = default;
+  Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name);
   void open_tables(Mode mode);
 
   MDB_env* env_ = nullptr;
