@@ -77,11 +77,13 @@ Writer::Lowered Writer::lower(std::uint64_t max_bytes, const WriteLimits& limits
   lowered.bytes_before = lowered.bytes_after = environment_->file_bytes();
   if (lowered.bytes_before <= max_bytes) return lowered;  // another process was faster
 
-  // Less the pages that puts never get, so that the writer can go on: removing copies pages too.
+  // Less what removing one entry may take, and the pages that puts never get: in a file that is full to the
+  // last page nothing could be removed any more.
   const std::uint64_t page_bytes = environment_->page_bytes();
-  Room room;
-  room.limit = max_bytes / page_bytes;
-  const std::uint64_t target = max_bytes - std::min(max_bytes, room.reserve() * page_bytes);
+  Room room = measure(max_bytes);
+  room.reusable = 0;  // the new file has no free list to speak of
+  const std::uint64_t slack = (room.reserve() + room.tree_pages(1, 0) + room.free_list_pages(0)) * page_bytes;
+  const std::uint64_t target = max_bytes - std::min(max_bytes, slack);
 
   std::vector<Victim> entries;
   {

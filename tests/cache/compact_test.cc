@@ -254,10 +254,18 @@ TEST_CASE("a data set makes a new table for a new file, and finds its items by p
   }
   cache.flush();
   auto dataset = TokenDataset::open(f.root(), keys);
-  // The new file's transactions have the numbers of the old one's, and other records in the same places.
+  const auto table = [&] {
+    for (const auto& entry : fs::directory_iterator(f.root())) {
+      if (entry.path().filename().string().starts_with("keys-")) return files::id_of(entry.path());
+    }
+    return std::optional<FileId>();
+  };
   for (int round = 0; round < 3; ++round) {
-    cache.prune({.sequence_len = 2049});
+    const auto before = table();
+    REQUIRE(before);
     cache.compact();
+    REQUIRE(dataset.get(3));
+    CHECK(table() != before);
     for (std::uint64_t i = 0; i < 500; ++i)
       REQUIRE(copy_of(dataset.get(i)->input_ids()) == ids(i, length_of(i)));
   }
@@ -471,6 +479,26 @@ TEST_CASE(
   cache.put(key(5000), {.input_ids = ids(5000, 20)});
   cache.flush();
   CHECK(f.file_bytes() <= Options::kMinMaxBytes);
+}
+
+TEST_CASE("after a budget was lowered to whatever, the next run's entries find room") {
+  for (std::uint64_t budget = Options::kMinMaxBytes; budget <= 2 * kMiB; budget += 53 * 1024) {
+    CAPTURE(budget);
+    Fixture f;
+    {
+      auto cache = f.open();
+      fill(cache, 0, 600);
+    }
+    f.open({.max_bytes = budget}).close();
+    REQUIRE(f.file_bytes() <= budget);
+    auto cache = f.open();
+    for (std::uint64_t i = 1000; i < 1004; ++i) {
+      put(cache, i);
+      cache.flush();
+      CHECK(has(cache, i));
+    }
+    REQUIRE(f.file_bytes() <= budget);
+  }
 }
 
 TEST_CASE("a budget that is not given is the one that was given last") {
