@@ -61,6 +61,9 @@ class TOKCASK_API TokenizedCache {
   // accesses the same.
   [[nodiscard]] std::vector<bool> contains_many(std::span<const CacheKey> keys);
 
+  // The shas of the tokenizers that entries were made with, also when none of these is left.
+  [[nodiscard]] std::vector<std::string> tokenizers();
+
   // The keys of all committed entries in key order, or of those of one tokenizer, one sequence length, or
   // both. One pass over the store's keys; tokens are not touched.
   [[nodiscard]] std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha = {},
@@ -111,10 +114,24 @@ class TOKCASK_API TokenizedCache {
   // and kCleared alone are nothing to tell. close() gives it as a warning.
   [[nodiscard]] std::string miss_summary();
 
-  // Removes entries whose last access is older than `age`; returns how many. Ignores protection.
+  // Removes the entries that `options` choose, those of living runs too; what is pending is committed before.
+  // The file keeps its size, and later entries use the space; compact() gives it back. Others get their turn
+  // to write in between, so what they put meanwhile may stay. Throws Error(kInvalidArgument) when nothing is
+  // chosen.
+  PruneReport prune(const PruneOptions& options);
+  // Removes entries whose last access is older than `age`; returns how many.
   std::uint64_t prune(std::chrono::nanoseconds age);
-  // Removes every entry, also those of the current run; returns how many.
+  // Removes every entry, also those of the current run and those pending; returns how many. Takes no longer
+  // for a large store: an empty file takes the place of the old one, whose space returns when nobody has it
+  // open any more.
   std::uint64_t clear();
+
+  // Writes the store into a new file, in key order and without gaps, and puts that in the place of data.mdb.
+  // Readers, also of other processes, go on meanwhile and move to the new file with their next call; views
+  // stay valid. Other writers wait, and so do all for whom the batch is full. Records that are damaged are
+  // left out. Needs the space of the new file beside the old one, whose space returns when nobody has it open
+  // any more. Throws Error(kIo) when there is not that much, Error(kBusy); then the store is as it was.
+  CompactReport compact();
 
   // Checks every record against its checksum, and the tables against each other, on one snapshot.
   // Neither hits, misses nor access times change.

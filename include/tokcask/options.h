@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <string>
 #include <string_view>
 
 namespace tokcask {
@@ -15,8 +17,12 @@ enum class Severity { kInfo, kWarning };
 using MessageSink = std::function<void(Severity, std::string_view)>;
 
 struct Options {
-  // Hard cap on the size of data.mdb, in bytes. Values under kMinMaxBytes are refused.
-  std::uint64_t max_bytes = std::uint64_t{10} << 30;
+  // Hard cap on the size of data.mdb, in bytes. Nothing: the one that the store was last given, and
+  // kDefaultMaxBytes for a new store. A file that is larger is made smaller when it is opened for writing: by
+  // compaction, and if that does not do without the entries used least lately. Values under kMinMaxBytes are
+  // refused.
+  std::optional<std::uint64_t> max_bytes = {};
+  static constexpr std::uint64_t kDefaultMaxBytes = std::uint64_t{10} << 30;
   static constexpr std::uint64_t kMinMaxBytes = 256 * 1024;
 
   // Open an existing store without ever taking its write lock. Absent: Error(kNotFound).
@@ -43,6 +49,20 @@ struct Options {
 
   // Where warnings go. Empty: one line each on standard error.
   MessageSink on_message = {};
+};
+
+// Which entries prune() removes: those of which all holds that is given. At least one must be.
+struct PruneOptions {
+  // The last access is longer ago than this.
+  std::optional<std::chrono::nanoseconds> older_than = {};
+  // The whole sha of the tokenizer.
+  std::optional<std::string> tokenizer_sha = {};
+  std::optional<std::int32_t> sequence_len = {};
+  // Not used since the start of the oldest of the newest so many runs whose figures are recorded; at least 1.
+  // While there are fewer runs, nothing is removed.
+  std::optional<unsigned> keep_last_runs = {};
+  // Only count what is committed; a read-only handle may do that.
+  bool dry_run = false;
 };
 
 }  // namespace tokcask

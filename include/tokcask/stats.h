@@ -33,7 +33,7 @@ struct Stats {
   std::uint64_t total_bytes = 0;     // page bytes that live entries occupy
   std::uint64_t payload_bytes = 0;   // token ids (and irregular masks) of committed entries, 4 bytes each
   std::uint64_t file_bytes = 0;      // size of data.mdb
-  std::uint64_t max_bytes = 0;       // the budget of this handle
+  std::uint64_t max_bytes = 0;       // the budget in force for this handle
   std::uint64_t last_max_bytes = 0;  // the budget of the handle that committed last; 0: none has
   std::uint64_t pending = 0;         // puts not committed yet
   RunFigures run;                    // this handle's run so far
@@ -53,6 +53,20 @@ struct VerifyReport {
   bool structure_ok = true;      // pages, counts and tables agree
   std::vector<Damage> findings;  // at most kMaxFindings, the counts above are complete
   static constexpr std::size_t kMaxFindings = 100;
+};
+
+// What compact() did.
+struct CompactReport {
+  std::uint64_t bytes_before = 0;  // size of data.mdb
+  std::uint64_t bytes_after = 0;
+  std::uint64_t entries = 0;  // in the new file
+  std::uint64_t damaged = 0;  // records that were left out, because they could not have been served
+};
+
+// What prune() removed, or would have.
+struct PruneReport {
+  std::uint64_t removed = 0;  // entries
+  std::uint64_t bytes = 0;    // page bytes that they occupied
 };
 
 }  // namespace tokcask

@@ -29,13 +29,29 @@ void check_tokens(const CacheKey& key, const Tokens& tokens) {
   }
 }
 
+void check_prune(const PruneOptions& options) {
+  if (!options.older_than && !options.tokenizer_sha && !options.sequence_len && !options.keep_last_runs) {
+    throw Error(Errc::kInvalidArgument,
+                "prune: nothing says which entries to remove; give an age, a tokenizer, a sequence length or "
+                "the number of runs to keep");
+  }
+  if (options.sequence_len && *options.sequence_len < 1) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("prune: sequence_len is {}; it must be at least 1", *options.sequence_len));
+  }
+  if (options.keep_last_runs && *options.keep_last_runs == 0) {
+    throw Error(Errc::kInvalidArgument,
+                "prune: keep_last_runs is 0; it must be at least 1, and clear() removes every entry");
+  }
+}
+
 }  // namespace
 
 TokenizedCache TokenizedCache::open(const std::filesystem::path& root, Options options) {
   if (root.empty()) throw Error(Errc::kInvalidArgument, "the path of the store is empty");
-  if (options.max_bytes < Options::kMinMaxBytes) {
+  if (options.max_bytes && *options.max_bytes < Options::kMinMaxBytes) {
     throw Error(Errc::kInvalidArgument, fmt::format("max_bytes is {}; it must be at least {}",
-                                                    options.max_bytes, Options::kMinMaxBytes));
+                                                    *options.max_bytes, Options::kMinMaxBytes));
   }
   return TokenizedCache(std::make_unique<Impl>(root, std::move(options)));
 }
@@ -75,32 +91,37 @@ std::vector<std::optional<Entry>> TokenizedCache::peek_many(std::span<const Cach
 
 void TokenizedCache::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options) {
   check_tokens(key, tokens);
-  const auto lease = impl_->writing_lease();
-  lease->put(key, tokens, options, lease.run());
+  impl_->write([&](Engine& engine, const auto& run) { engine.put(key, tokens, options, run); });
 }
 
 bool TokenizedCache::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
-  const auto lease = impl_->writing_lease();
-  return lease->raise_last_access(key, last_access_ns, *lease.run());
+  return impl_->write(
+      [&](Engine& engine, const auto& run) { return engine.raise_last_access(key, last_access_ns, *run); });
 }
 
 void TokenizedCache::put_many(std::span<const std::pair<CacheKey, Tokens>> entries) {
   for (const auto& [key, tokens] : entries) check_tokens(key, tokens);
-  const auto lease = impl_->writing_lease();
-  for (const auto& [key, tokens] : entries) lease->put(key, tokens, {}, lease.run());
+  for (const auto& [key, tokens] : entries) {
+    impl_->write([&](Engine& engine, const auto& run) { engine.put(key, tokens, {}, run); });
+  }
 }
 
 void TokenizedCache::flush() {
-  const auto lease = impl_->lease();
-  if (!lease.run()->options.read_only) lease->flush();
+  if (impl_->options().read_only) {
+    static_cast<void>(impl_->lease());  // closed?
+    return;
+  }
+  impl_->write([](Engine& engine, const auto&) { engine.flush(); });
 }
 
 void TokenizedCache::close() { impl_->close(); }
 
 void TokenizedCache::declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits) {
   const CacheKey rules("-", tokenizer_sha, 1);  // a sha's are those of a key's
-  const auto lease = impl_->lease();
-  lease->declare_tokenizer(rules.tokenizer_sha(), traits, lease.run()->options.read_only);
+  if (impl_->options().read_only)
+    return impl_->lease()->declare_tokenizer(rules.tokenizer_sha(), traits, true);
+  impl_->write(
+      [&](Engine& engine, const auto&) { engine.declare_tokenizer(rules.tokenizer_sha(), traits, false); });
 }
 
 Explanation TokenizedCache::explain(const CacheKey& key) {
@@ -118,11 +139,30 @@ std::string TokenizedCache::miss_summary() {
   return lease->miss_summary(*lease.run());
 }
 
-std::uint64_t TokenizedCache::prune(std::chrono::nanoseconds age) {
-  return impl_->writing_lease()->prune(age);
+PruneReport TokenizedCache::prune(const PruneOptions& options) {
+  check_prune(options);
+  PruneReport report;
+  if (options.dry_run) {
+    impl_->lease()->prune(options, report);
+    return report;
+  }
+  impl_->write([&](Engine& engine, const auto&) { engine.prune(options, report); });
+  return report;
 }
 
-std::uint64_t TokenizedCache::clear() { return impl_->writing_lease()->clear(); }
+std::uint64_t TokenizedCache::prune(std::chrono::nanoseconds age) {
+  return prune(PruneOptions{.older_than = age}).removed;
+}
+
+std::uint64_t TokenizedCache::clear() {
+  return impl_->write([](Engine& engine, const auto&) { return engine.clear(); });
+}
+
+CompactReport TokenizedCache::compact() {
+  return impl_->write([](Engine& engine, const auto&) { return engine.compact(); });
+}
+
+std::vector<std::string> TokenizedCache::tokenizers() { return impl_->lease()->tokenizers(); }
 
 VerifyReport TokenizedCache::verify() { return impl_->lease()->verify(); }
 
@@ -132,7 +172,7 @@ void TokenizedCache::save_manifest(std::string_view tokenizer_sha) {
                 fmt::format("tokenizer_sha has {} characters; at most {} can be kept", tokenizer_sha.size(),
                             sizeof(rows::StoreRow::tokenizer_sha)));
   }
-  impl_->writing_lease()->save_manifest(tokenizer_sha);
+  impl_->write([&](Engine& engine, const auto&) { engine.save_manifest(tokenizer_sha); });
 }
 
 Stats TokenizedCache::stats() {
@@ -152,7 +192,7 @@ std::optional<SourceDirectory> TokenizedCache::source_directory(std::string_view
 }
 
 void TokenizedCache::put_source_directory(std::string_view path, const SourceDirectory& files) {
-  impl_->writing_lease()->put_source_directory(path, files);
+  impl_->write([&](Engine& engine, const auto&) { engine.put_source_directory(path, files); });
 }
 
 std::optional<std::string> TokenizedCache::tokenizer_of_file(std::string_view path,
@@ -162,7 +202,8 @@ std::optional<std::string> TokenizedCache::tokenizer_of_file(std::string_view pa
 
 void TokenizedCache::remember_tokenizer_file(std::string_view path, const FileIdentity& identity,
                                              std::string_view tokenizer_sha) {
-  impl_->writing_lease()->put_tokenizer_file(path, identity, tokenizer_sha);
+  impl_->write(
+      [&](Engine& engine, const auto&) { engine.put_tokenizer_file(path, identity, tokenizer_sha); });
 }
 
 }  // namespace tokcask

@@ -75,12 +75,13 @@ class TokenDataset::Impl {
   void prefetch(std::span<const std::size_t> indices) {
     const auto lease = handle_.lease();
     const auto table = this->table();
+    const bool of_file = table->shared().store() == lease->file_uuid();
     std::vector<Populator::Range> ranges;
     ranges.reserve(indices.size());
     for (const std::size_t index : indices) {
       check(index);
       const shm::Place place = table->shared().places()[index];
-      if (!place.known()) continue;
+      if (!of_file || !place.known()) continue;
       ranges.push_back({place.offset(), record::record_bytes(place.length, place.has_mask())});
     }
     lease->populator().read(std::move(ranges));

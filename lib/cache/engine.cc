@@ -22,13 +22,17 @@ Snapshot::~Snapshot() { engine_->give_back(std::move(transaction_)); }
 
 Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb::Environment> environment)
     : root_(std::move(root)),
+      data_(root_ / "data.mdb"),
       file_id_(std::move(file_id)),
       environment_(std::move(environment)),
       generation_(fork_generation()),
       populator_(*environment_) {
   const lmdb::ReadTransaction transaction(*environment_);
   const rows::StoreRow store = read_store_row(transaction);
-  uuid_ = store.uuid;
+  uuid_ = file_uuid_ = store.uuid;
+  for (std::size_t i = 0; i < sizeof store.rewrites; ++i) {
+    file_uuid_[i] ^= static_cast<std::uint8_t>(store.rewrites >> (8 * i));
+  }
   const auto row = transaction.get(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes());
   if (const auto offset = environment_->file_offset(*row)) map_ = row->data() - *offset;
   access_ = shm::AccessTable::open(root_, store.uuid);
@@ -86,11 +90,7 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
   } catch (const Error&) {
     // What cannot be read was told of before.
   }
-  if (run->row) access_->end_run(*run->row);
-  {
-    const std::lock_guard lock(runs_mutex_);
-    std::erase(runs_, run);
-  }
+  leave(run);
   if (failure) throw *failure;
 }
 
@@ -114,11 +114,12 @@ void Engine::message(Severity severity, std::string_view text) {
 }
 
 WriteLimits Engine::limits() {
-  WriteLimits limits{~std::uint64_t{0}, std::chrono::milliseconds::max()};
+  WriteLimits limits{{}, std::chrono::milliseconds::max()};
   const std::lock_guard lock(runs_mutex_);
   for (const std::shared_ptr<Run>& run : runs_) {
     if (run->options.read_only) continue;
-    limits.max_bytes = std::min(limits.max_bytes, run->options.max_bytes);
+    if (const auto given = run->options.max_bytes)
+      limits.max_bytes = std::min(limits.max_bytes.value_or(*given), *given);
     limits.lock_timeout = std::min(limits.lock_timeout, run->options.lock_timeout);
   }
   return limits;

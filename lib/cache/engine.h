@@ -4,11 +4,15 @@
 // an idle handle pins no pages. Write side: puts gather in a batch that a background thread commits, or a
 // caller of flush(). get() looks into the batch first.
 //
-// Locks, in the order in which they may be nested: commit_mutex_, then the store's write lock (writer.h),
-// then pending_mutex_ or read_mutex_. No lock is held while a snapshot's last owner lets go of it.
+// When data.mdb is replaced by a new file (see compact.h), a new engine belongs to that one. The old engine
+// serves what it has until all have moved on, and lives as long as a view needs it. Handles move with their
+// next call (hand_over); puts that nobody fetches are committed to the new file by the old engine's commit
+// thread. Nothing is written to the old file any more.
+//
+// Locks, in the order in which they may be nested: the old engine's commit_mutex_ before the new one's, then
+// the store's write lock (writer.h), then pending_mutex_ or read_mutex_. No lock is held while a snapshot's
+// last owner lets go of it, and neither the write lock nor the last two while an engine is opened.
 #pragma once
-
-#include <sys/types.h>
 
 #include <array>
 #include <atomic>
@@ -39,6 +43,7 @@
 #include "cache/pending.h"
 #include "cache/populator.h"
 #include "cache/relatives.h"
+#include "cache/store_files.h"
 #include "cache/writer.h"
 #include "lmdb/environment.h"
 #include "record/key_list.h"
@@ -51,9 +56,6 @@ class Engine;
 
 // Why a record that is intact is not served all the same.
 inline constexpr const char* kNotCurrent = "it is not the record that the entry table knows";
-
-// What names a file for as long as anybody has it open.
-using FileId = std::pair<dev_t, ino_t>;
 
 // A snapshot that look-ups and views share. Gives its transaction back to the engine, which it keeps open.
 class Snapshot {
@@ -100,6 +102,21 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void end_run(const std::shared_ptr<Run>& run);
   void message(Severity severity, std::string_view text);
 
+  // ---- Moving to a new file (engine_move.cc) ----
+  // Whether data.mdb is another file than this engine's by now. Costs a load and, once a second, a stat.
+  [[nodiscard]] bool replaced() noexcept;
+  // The new file, if it was this engine that made it: it needs no inspection.
+  [[nodiscard]] const FileId* made() const noexcept {
+    return has_made_.load(std::memory_order_acquire) ? &made_ : nullptr;
+  }
+  void note_replaced() noexcept { replaced_.store(true, std::memory_order_relaxed); }
+  // Gives `next` what is pending, and `run`. From then on nothing can be put here. Returns false when `next`
+  // is replaced itself, or when a commit is going on, unless `wait` is true.
+  bool hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait);
+  [[nodiscard]] bool handed_over();
+  // Ends a run without writing.
+  void leave(const std::shared_ptr<Run>& run);
+
   // ---- Reading ----
   std::optional<TokenView> get(const CacheKey& key, Run& run);
   std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys, Run& run);
@@ -110,6 +127,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
 
   // ---- Reading without a trace (engine_entries.cc) ----
+  std::vector<std::string> tokenizers();
   std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha,
                              std::optional<std::int32_t> sequence_len);
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
@@ -139,12 +157,14 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Whether a record may not be served that the store still has; see withheld_.
   [[nodiscard]] bool withholds() const noexcept { return withholds_.load(std::memory_order_relaxed); }
   [[nodiscard]] shm::AccessTable& access() noexcept { return *access_; }
-  [[nodiscard]] const std::array<std::uint8_t, 16>& uuid() const noexcept { return uuid_; }
+  // Of this very file: another one for each file that the store had.
+  [[nodiscard]] const shm::Uuid& file_uuid() const noexcept { return file_uuid_; }
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
   // Reads parts of data.mdb into the page cache in the background.
   [[nodiscard]] Populator& populator() noexcept { return populator_; }
 
   // ---- Writing ----
+  // All throw Replaced, and have changed nothing, when data.mdb is another file; what was pending still is.
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
            const std::shared_ptr<Run>& run);
   bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run);
@@ -154,8 +174,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void declare_tokenizer(std::string_view sha, const TokenizerTraits& traits, bool here_only);
   void save_manifest(std::string_view tokenizer_sha);
   void flush();
-  std::uint64_t prune(std::chrono::nanoseconds age);
+  // What it adds to `report` is done, also when it throws.
+  void prune(const PruneOptions& options, PruneReport& report);
   std::uint64_t clear();
+  CompactReport compact();
+  Writer::Lowered lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout);
 
  private:
   friend class Snapshot;
@@ -214,20 +237,36 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void start_committer();
   void committer_loop();
   void commit_pending(bool fold);  // with commit_mutex_ held
+  // Where a batch is written: `write` is given the writer, with the commit lock of its engine held.
+  using Write = std::function<void(Writer&)>;
+  void commit_pending(bool fold, const std::function<void(const Write&)>& with_writer);
+  // For the commit thread: the same, to the file that took the place of this engine's.
+  void commit_elsewhere();
+  void note_new_file();       // with commit_mutex_ held
+  void require_here() const;  // with pending_mutex_ held
+  std::vector<Victim> chosen(const PruneOptions& options, std::uint64_t& before);
   Writer& writer();
   // Of all handles that write: the smallest budget, the shortest patience.
   WriteLimits limits();
 
   const std::filesystem::path root_;
+  const std::filesystem::path data_;
   const FileId file_id_;
   const std::unique_ptr<lmdb::Environment> environment_;
   const unsigned generation_;  // see fork.h
-  std::array<std::uint8_t, 16> uuid_{};
+  shm::Uuid uuid_{};           // of the store
+  shm::Uuid file_uuid_{};
   const std::byte* map_ = nullptr;
   std::unique_ptr<shm::AccessTable> access_;
   Populator populator_;
 
   std::atomic<bool> told_private_{false};
+
+  std::atomic<bool> replaced_{false};
+  std::atomic<std::uint64_t> replaced_seen_{0};  // the access table's count when this was looked into last
+  std::atomic<std::int64_t> look_again_ns_{0};   // steady clock
+  FileId made_{};                                // not changed once has_made_ is set
+  std::atomic<bool> has_made_{false};
 
   std::mutex read_mutex_;
   std::weak_ptr<Snapshot> current_;
@@ -258,6 +297,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Batch active_;                    // takes puts
   Batch committing_;                // being committed; read-only
   std::uint64_t batches_done_ = 0;  // how many were, committed or not
+  // Went to the new file from here. Still shown to those who look here, until they have moved on.
+  Batch moved_;
+  bool handed_over_ = false;
   std::chrono::steady_clock::time_point oldest_pending_{};
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;

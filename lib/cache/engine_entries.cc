@@ -12,6 +12,18 @@ using lmdb::Table;
 using rows::MetaKey;
 using rows::Tag;
 
+std::vector<std::string> Engine::tokenizers() {
+  std::vector<std::string> found;
+  const lmdb::ReadTransaction transaction(*environment_);
+  TokenizerNames names;
+  const std::uint32_t count = read_store_row(transaction).tokenizer_count;
+  names.refresh(transaction, count);
+  for (std::uint32_t number = 1; number <= count; ++number) {
+    if (!names.name(number).empty()) found.emplace_back(names.name(number));
+  }
+  return found;
+}
+
 std::vector<CacheKey> Engine::keys(std::optional<std::string_view> tokenizer_sha,
                                    std::optional<std::int32_t> sequence_len) {
   std::vector<CacheKey> keys;

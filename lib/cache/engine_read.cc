@@ -137,6 +137,8 @@ std::optional<TokenView> Engine::pending_view(const CacheKey& key) {
     tokens = &active->second.tokens;
   } else if (const auto committing = committing_.puts.find(key); committing != committing_.puts.end()) {
     tokens = &committing->second.tokens;
+  } else if (const auto moved = moved_.puts.find(key); moved != moved_.puts.end()) {
+    tokens = &moved->second.tokens;
   }
   if (tokens == nullptr) return std::nullopt;
   return tokcask::view_of(tokens->ids(), tokens->mask(), tokens->data);
@@ -275,7 +277,7 @@ std::optional<std::vector<std::byte>> Engine::meta_row(const MetaKey& key) {
 std::optional<SourceDirectory> Engine::source_directory(std::string_view path) {
   {
     const std::lock_guard lock(pending_mutex_);
-    for (const Batch* batch : {&active_, &committing_}) {
+    for (const Batch* batch : {&active_, &committing_, &moved_}) {
       if (const auto found = batch->directories.find(path); found != batch->directories.end())
         return found->second;
     }
@@ -287,7 +289,7 @@ std::optional<SourceDirectory> Engine::source_directory(std::string_view path) {
 std::optional<std::string> Engine::tokenizer_of_file(std::string_view path, const FileIdentity& identity) {
   {
     const std::lock_guard lock(pending_mutex_);
-    for (const Batch* batch : {&active_, &committing_}) {
+    for (const Batch* batch : {&active_, &committing_, &moved_}) {
       const auto found = batch->tokenizer_files.find(path);
       if (found == batch->tokenizer_files.end()) continue;
       return found->second.identity == identity ? std::optional(found->second.sha) : std::nullopt;
@@ -307,7 +309,7 @@ Stats Engine::stats(const Run& run) {
   stats.total_bytes = store->total_bytes;
   stats.payload_bytes = store->payload_bytes;
   stats.file_bytes = environment_->file_bytes();
-  stats.max_bytes = run.options.max_bytes;
+  stats.max_bytes = budget_of(*store, run.options.max_bytes);
   stats.last_max_bytes = store->max_bytes;
   stats.tokenizer_sha =
       std::string(store->tokenizer_sha, strnlen(store->tokenizer_sha, sizeof store->tokenizer_sha));

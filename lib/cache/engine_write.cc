@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
+#include <thread>
 #include <utility>
 
 #include "cache/clock.h"
@@ -15,6 +17,10 @@ namespace {
 
 // How often access times are committed while commits happen anyway.
 constexpr std::chrono::seconds kFoldEvery{30};
+// Between the commits of a large prune, and after a new file: long enough for one that waits for the write
+// lock to find it free.
+constexpr std::chrono::milliseconds kTurn{5};
+constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
 }  // namespace
 
@@ -41,6 +47,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   put.created_ns = std::min(options.created_ns.value_or(now), now);
   const std::size_t size = put.tokens.record_bytes();
   std::unique_lock lock(pending_mutex_);
+  require_here();
   batch_bytes_ = run->options.batch_bytes;
   batch_age_ = run->options.batch_age;
   const auto fits = [&] {
@@ -53,8 +60,9 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
       start_committer();
       ++waiting_puts_;
       pending_changed_.notify_one();
-      room_made_.wait(lock, [&] { return fits() || failure_; });
+      room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
       --waiting_puts_;
+      require_here();
       if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
     }
     // What is committed after the look-up would be in neither, so then it is looked up again.
@@ -62,6 +70,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
     lock.unlock();
     stored = is_stored(key);
     lock.lock();
+    require_here();
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
@@ -89,12 +98,14 @@ bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns
 
 void Engine::put_source_directory(std::string_view path, const SourceDirectory& files) {
   const std::lock_guard lock(pending_mutex_);
+  require_here();
   note_first_pending();
   active_.directories.insert_or_assign(std::string(path), files);
 }
 
 void Engine::put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha) {
   const std::lock_guard lock(pending_mutex_);
+  require_here();
   note_first_pending();
   active_.tokenizer_files.insert_or_assign(std::string(path),
                                            PendingTokenizerFile{identity, std::string(sha)});
@@ -117,6 +128,7 @@ void Engine::declare_tokenizer(std::string_view sha, const TokenizerTraits& trai
 void Engine::save_manifest(std::string_view tokenizer_sha) {
   if (!tokenizer_sha.empty()) {
     const std::lock_guard lock(pending_mutex_);
+    require_here();
     active_.tokenizer_sha = std::string(tokenizer_sha);
   }
   flush();
@@ -138,26 +150,33 @@ void Engine::start_committer() {
 void Engine::committer_loop() {
   std::unique_lock lock(pending_mutex_);
   for (;;) {
-    pending_changed_.wait(lock, [&] { return stop_ || !active_.empty(); });
+    const auto ended = [&] { return stop_ || handed_over_; };
+    pending_changed_.wait(lock, [&] { return ended() || !active_.empty(); });
     pending_changed_.wait_until(lock, oldest_pending_ + batch_age_, [&] {
-      return stop_ || waiting_puts_ > 0 || 2 * active_.bytes >= batch_bytes_;
+      return ended() || waiting_puts_ > 0 || 2 * active_.bytes >= batch_bytes_;
     });
-    if (stop_) return;
+    if (ended()) return;
     if (active_.empty()) continue;
     lock.unlock();
     std::optional<Error> failure;
     try {
       const std::lock_guard commit_lock(commit_mutex_);
-      commit_pending(false);
+      if (replaced()) {
+        commit_elsewhere();
+      } else {
+        commit_pending(false);
+      }
     } catch (const Error& error) {
       failure = error;
+    } catch (const Replaced&) {
+      note_replaced();  // again, and then to the new file
     }
     if (failure) {
       message(Severity::kWarning, fmt::format("{}; the puts are kept and tried again", failure->what()));
     }
     lock.lock();
     // A full disk may have room again later.
-    if (failure) pending_changed_.wait_for(lock, batch_age_, [&] { return stop_; });
+    if (failure) pending_changed_.wait_for(lock, batch_age_, ended);
   }
 }
 
@@ -175,6 +194,10 @@ Writer& Engine::writer() {
 }
 
 void Engine::commit_pending(bool fold) {
+  commit_pending(fold, [this](const Write& write) { write(writer()); });
+}
+
+void Engine::commit_pending(bool fold, const std::function<void(const Write&)>& with_writer) {
   Runs runs;
   {
     const std::lock_guard lock(runs_mutex_);
@@ -190,52 +213,138 @@ void Engine::commit_pending(bool fold) {
   const auto now = std::chrono::steady_clock::now();
   fold = fold || now - last_fold_ > kFoldEvery;
   Writer::Keys done;
+  bool elsewhere = false;
+  std::exception_ptr ending;
   std::optional<Error> failure;
   try {
-    writer().write(committing_, runs, limits(), fold,
+    with_writer([&](Writer& writer) {
+      elsewhere = &writer != writer_.get();
+      writer.write(committing_, runs, limits(), fold,
                    [&](const Writer::Keys& keys) { done.insert(done.end(), keys.begin(), keys.end()); });
+    });
     if (fold) last_fold_ = now;
   } catch (const Error& error) {
     failure = error;
+    ending = std::current_exception();
+  } catch (const Replaced&) {
+    ending = std::current_exception();
   }
   {
     const std::lock_guard lock(pending_mutex_);
     Batch rest = std::exchange(committing_, Batch{});
     ++batches_done_;
+    const std::size_t page_bytes = environment_->page_bytes();
     failure_ = failure;
-    if (failure) {
-      for (const CacheKey* key : done) rest.remove(CacheKey(*key), environment_->page_bytes());
+    if (ending) {
+      for (const CacheKey* key : done) rest.remove(CacheKey(*key), page_bytes);
       note_first_pending();
-      active_.absorb(std::move(rest), environment_->page_bytes());
+      active_.absorb(std::move(rest), page_bytes);
+    } else if (elsewhere) {
+      rest.absorb(std::move(moved_), page_bytes);
+      moved_ = std::move(rest);
     }
   }
   room_made_.notify_all();
-  if (failure) throw *failure;
+  if (ending) std::rethrow_exception(ending);
 }
 
 void Engine::flush() {
   const std::lock_guard lock(commit_mutex_);
+  if (handed_over()) throw Replaced{};
   commit_pending(true);
 }
 
-std::uint64_t Engine::prune(std::chrono::nanoseconds age) {
-  const std::uint64_t now = now_ns();  // before any waiting: what is used meanwhile is not older than `age`
-  const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
-  const std::lock_guard lock(commit_mutex_);
-  commit_pending(true);
-  return writer().remove_older(ago < now ? now - ago : 0, limits());
+// ---- Removing, and new files ----
+
+// Also what is no longer chosen when an entry's last access is `before` no more.
+std::vector<Victim> Engine::chosen(const PruneOptions& options, std::uint64_t& before) {
+  const lmdb::ReadTransaction transaction(*environment_);
+  const rows::StoreRow store = read_store_row(transaction);
+  if (options.keep_last_runs) {
+    std::vector<rows::RunRow> runs;
+    const lmdb::Cursor cursor(transaction, Table::kMeta);
+    for (auto entry = cursor.seek(rows::MetaKey(rows::Tag::kRun, 0).bytes());
+         entry && entry->key[0] == static_cast<std::byte>(rows::Tag::kRun); entry = cursor.next()) {
+      if (const auto row = rows::read_row<rows::RunRow>(entry->value)) runs.push_back(*row);
+    }
+    if (runs.size() < *options.keep_last_runs) return {};
+    const rows::RunRow& oldest_kept = runs[runs.size() - *options.keep_last_runs];
+    before = std::min(before, static_cast<std::uint64_t>(std::max<std::int64_t>(oldest_kept.started_ns, 0)));
+  }
+  std::uint32_t tokenizer = 0;
+  if (options.tokenizer_sha) {
+    TokenizerNames names;
+    names.refresh(transaction, store.tokenizer_count);
+    tokenizer = names.number(*options.tokenizer_sha);
+    if (tokenizer == 0) return {};
+  }
+  const auto length = static_cast<std::uint32_t>(options.sequence_len.value_or(0));
+  std::vector<Victim> victims = live_entries(transaction, store, *access_, [&](const rows::EntryRow& row) {
+    return (tokenizer == 0 || row.tokenizer == tokenizer) && (length == 0 || row.sequence_len == length);
+  });
+  std::erase_if(victims, [&](const Victim& victim) { return victim.stamp >= before; });
+  return victims;
+}
+
+void Engine::prune(const PruneOptions& options, PruneReport& report) {
+  std::uint64_t before = kNever;
+  if (options.older_than) {
+    const std::uint64_t now = now_ns();  // before any waiting: what is used meanwhile is not older
+    const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(options.older_than->count(), 0));
+    before = ago < now ? now - ago : 0;
+  }
+  if (!options.dry_run) flush();
+  const std::vector<Victim> victims = chosen(options, before);
+  if (options.dry_run) {
+    report.removed = victims.size();
+    for (const Victim& victim : victims) report.bytes += victim.occupied;
+    return;
+  }
+  std::span<const Victim> rest(victims);
+  while (!rest.empty()) {
+    {
+      const std::lock_guard lock(commit_mutex_);
+      rest = rest.subspan(writer().remove(rest, before, limits(), report));
+      note_new_file();
+    }
+    if (!rest.empty()) std::this_thread::sleep_for(kTurn);
+  }
 }
 
 std::uint64_t Engine::clear() {
   const std::lock_guard lock(commit_mutex_);
+  if (handed_over()) throw Replaced{};
+  const std::uint64_t removed = writer().clear(limits());
   std::uint64_t pending = 0;
   {
     const std::lock_guard pending_lock(pending_mutex_);
     pending = std::exchange(active_, Batch{}).new_entries;
     failure_.reset();
   }
+  note_new_file();
   room_made_.notify_all();
-  return pending + writer().remove_all(limits());
+  return pending + removed;
+}
+
+CompactReport Engine::compact() {
+  CompactReport report;
+  {
+    const std::lock_guard lock(commit_mutex_);
+    if (handed_over()) throw Replaced{};
+    commit_pending(true);
+    report = writer().compact(limits());
+    note_new_file();
+  }
+  // Who waited in vain has to come back by the new file. One that compacts in a loop shall not shut it out.
+  std::this_thread::sleep_for(kTurn);
+  return report;
+}
+
+Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {
+  const std::lock_guard lock(commit_mutex_);
+  const Writer::Lowered lowered = writer().lower(max_bytes, {max_bytes, lock_timeout});
+  note_new_file();
+  return lowered;
 }
 
 }  // namespace tokcask

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <utility>
 
 #include "cache/say.h"
@@ -24,13 +25,18 @@ Handle::~Handle() {
   delete open;
 }
 
-Handle::Lease Handle::lease() {
+Handle::Lease Handle::lease(bool writing) {
   Open* open = open_.load(std::memory_order_acquire);
   if (open->generation != fork_generation() && !open->closed) open = reopen(open);
   // One that a parent had closed is not locked by anybody any more, or for ever by a thread that is not here.
   if (open->closed) throw closed_error();
   Lease lease(std::shared_lock(open->mutex), open);
-  if (!open->engine) throw closed_error();
+  {
+    const std::lock_guard lock(open->engine_mutex);
+    lease.engine_ = open->engine;
+  }
+  if (!lease.engine_) throw closed_error();
+  if (lease->replaced()) lease.engine_ = move_on(*open, std::move(lease.engine_), writing);
   return lease;
 }
 
@@ -38,11 +44,50 @@ Error Handle::closed_error() const {
   return {Errc::kClosed, fmt::format("{}: the cache is closed", root_.string())};
 }
 
+Error Handle::moving_error() const {
+  return {Errc::kIo,
+          fmt::format("{}: other processes replace its file as fast as it is opened", root_.string())};
+}
+
 Handle::Lease Handle::writing_lease() {
   if (options_.read_only) {
     throw Error(Errc::kReadOnly, fmt::format("{}: opened read-only", root_.string()));
   }
-  return lease();
+  return lease(true);
+}
+
+std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engine, bool wait) const {
+  constexpr std::chrono::seconds kRetry{1};
+  const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch(); };
+  std::unique_lock moving(open.moving, std::defer_lock);
+  if (wait) {
+    moving.lock();
+  } else if (!moving.try_lock()) {
+    return engine;
+  }
+  {
+    const std::lock_guard lock(open.engine_mutex);
+    if (open.engine != engine) return open.engine;  // another call was faster
+  }
+  if (now().count() < open.retry && !engine->handed_over()) return engine;
+  for (int attempt = 0; attempt < kMostMoves; ++attempt) {
+    std::shared_ptr<Engine> next;
+    try {
+      next = Engine::open(root_, options_, engine->made());
+    } catch (const Error&) {
+      // What is there cannot be used. The old file still serves, and commits say what is wrong.
+      if (engine->handed_over()) throw;
+      open.retry = std::chrono::nanoseconds(now() + kRetry).count();
+      return engine;
+    }
+    if (next == engine) return engine;
+    if (engine->hand_over(*next, open.run, wait)) {
+      const std::lock_guard lock(open.engine_mutex);
+      return open.engine = std::move(next);
+    }
+    if (!wait) return engine;
+  }
+  throw moving_error();
 }
 
 void Handle::close() {
@@ -63,12 +108,52 @@ void Handle::close() {
     run = std::move(open->run);
     open->closed = true;
   }
-  if (engine) engine->end_run(run);
+  if (engine) end_run(std::move(engine), run);
+}
+
+void Handle::end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>& run) const {
+  try {
+    for (int attempt = 0; attempt < kMostMoves; ++attempt) {
+      try {
+        return engine->end_run(run);
+      } catch (const Replaced&) {
+        std::shared_ptr<Engine> next = Engine::open(root_, options_, engine->made());
+        if (engine->hand_over(*next, run, true)) engine = std::move(next);
+      }
+    }
+    throw moving_error();
+  } catch (const Error&) {
+    engine->leave(run);
+    throw;
+  }
+}
+
+// A file that is larger than a budget that was given is made to fit it.
+std::shared_ptr<Engine> Handle::open_within_budget(const FileId* inspected) const {
+  std::shared_ptr<Engine> engine = Engine::open(root_, options_, inspected);
+  if (options_.read_only || !options_.max_bytes) return engine;
+  for (int attempt = 0; attempt < kMostMoves && engine->file_bytes() > *options_.max_bytes; ++attempt) {
+    Writer::Lowered lowered;
+    try {
+      lowered = engine->lower(*options_.max_bytes, options_.lock_timeout);
+    } catch (const Replaced&) {
+    }
+    if (lowered.bytes_after < lowered.bytes_before) {
+      say(options_.on_message, Severity::kWarning,
+          fmt::format("{}: made smaller for a budget of {} bytes: from {} to {} bytes, {} entries removed{}",
+                      (root_ / "data.mdb").string(), *options_.max_bytes, lowered.bytes_before,
+                      lowered.bytes_after, lowered.removed,
+                      lowered.fits ? "" : "; what is left besides entries is larger than that"));
+    }
+    engine = Engine::open(root_, options_, engine->made());
+    if (!lowered.fits) break;
+  }
+  return engine;
 }
 
 std::unique_ptr<Handle::Open> Handle::start(const FileId* inspected) const {
   auto open = std::make_unique<Open>();
-  open->engine = Engine::open(root_, options_, inspected);
+  open->engine = open_within_budget(inspected);
   open->run = open->engine->begin_run(options_);
   open->file = open->engine->file_id();
   return open;
@@ -81,7 +166,7 @@ Handle::Open* Handle::reopen(Open* inherited) {
   auto fresh = start(&inherited->file);
   Open* expected = inherited;
   if (open_.compare_exchange_strong(expected, fresh.get())) return fresh.release();
-  fresh->engine->end_run(fresh->run);
+  end_run(fresh->engine, fresh->run);
   return expected;
 }
 

@@ -3,12 +3,20 @@
 // What TokenizedCache and TokenDataset are made of. The child never touches what it inherited, not even to
 // release it: LMDB's reader table and its mutexes are shared with the parent, and threads of the parent that
 // the child does not have may have held locks at the moment of the fork. So it is left as it is, for ever.
+//
+// When the store's file was replaced by a new one, the next call moves to the engine of that: the run goes
+// along, and so do pending puts. A call that reads does not wait for that; it goes on with the old file while
+// a commit or another call is at it.
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <shared_mutex>
+#include <utility>
 
 #include <tokcask/error.h>
 #include <tokcask/options.h>
@@ -25,8 +33,11 @@ class Handle {
   struct Open {
     std::shared_mutex mutex;
     const unsigned generation = fork_generation();
+    std::mutex engine_mutex;         // held for the time of copying the pointer
     std::shared_ptr<Engine> engine;  // empty once closed
     std::shared_ptr<Run> run;
+    std::mutex moving;                   // held by the one call that moves to another engine
+    std::atomic<std::int64_t> retry{0};  // not before, on the steady clock, after that failed
     // What a child may read of its parent's.
     FileId file{};  // not changed after the open
     std::atomic<bool> closed{false};
@@ -36,16 +47,16 @@ class Handle {
   // An open engine that close() waits for.
   class Lease {
    public:
-    Engine* operator->() const { return open_->engine.get(); }
-    Engine& operator*() const { return *open_->engine; }
+    Engine* operator->() const { return engine_.get(); }
+    Engine& operator*() const { return *engine_; }
     [[nodiscard]] const std::shared_ptr<Run>& run() const { return open_->run; }
-    [[nodiscard]] std::shared_ptr<Engine> engine() const { return open_->engine; }
 
    private:
     friend class Handle;
     Lease(std::shared_lock<std::shared_mutex> lock, Open* open) : lock_(std::move(lock)), open_(open) {}
     std::shared_lock<std::shared_mutex> lock_;
     Open* open_;
+    std::shared_ptr<Engine> engine_;
   };
 
   // Opens the store; see Engine::open() for what it throws.
@@ -56,9 +67,24 @@ class Handle {
   Handle& operator=(const Handle&) = delete;
 
   // Throws Error(kClosed) after close(), and in a child what opening the store throws.
-  [[nodiscard]] Lease lease();
-  // Throws Error(kReadOnly) too.
-  [[nodiscard]] Lease writing_lease();
+  [[nodiscard]] Lease lease() { return lease(false); }
+  // Has `act` write, given an engine and the run: in the engine of the file that data.mdb is. It is tried
+  // again when it throws Replaced. Throws Error(kReadOnly) too.
+  template <typename Act>
+  auto write(const Act& act) {
+    const auto began = std::chrono::steady_clock::now();
+    for (int attempt = 0;
+         attempt < kMostMoves || std::chrono::steady_clock::now() - began < options_.lock_timeout;
+         ++attempt) {
+      const Lease lease = writing_lease();
+      try {
+        return act(*lease, lease.run());
+      } catch (const Replaced&) {
+        lease->note_replaced();
+      }
+    }
+    throw moving_error();
+  }
 
   // Waits for the leases of other threads. Idempotent. Throws what the last commit throws, when all is
   // closed.
@@ -68,9 +94,18 @@ class Handle {
   [[nodiscard]] const Options& options() const noexcept { return options_; }
 
  private:
+  static constexpr int kMostMoves = 64;
+
   [[nodiscard]] std::unique_ptr<Open> start(const FileId* inspected) const;
+  [[nodiscard]] std::shared_ptr<Engine> open_within_budget(const FileId* inspected) const;
   Open* reopen(Open* inherited);
+  [[nodiscard]] Lease lease(bool writing);
+  [[nodiscard]] Lease writing_lease();
+  // The engine to use instead of one that is replaced: that of the new file, or the same one for now.
+  [[nodiscard]] std::shared_ptr<Engine> move_on(Open& open, std::shared_ptr<Engine> engine, bool wait) const;
+  void end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>& run) const;
   [[nodiscard]] Error closed_error() const;
+  [[nodiscard]] Error moving_error() const;
 
   const std::filesystem::path root_;
   const Options options_;

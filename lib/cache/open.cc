@@ -31,14 +31,23 @@ struct Registry {
   std::condition_variable closed;
   std::map<FileId, std::weak_ptr<Engine>> engines;
 
-  std::shared_ptr<Engine> find(const FileId& id) {
+  // Null if there is none. One that is being closed is waited for without `open`, because its last commits
+  // may want to open the store; then `waited` is set, and what was known of the file may be no longer so.
+  std::shared_ptr<Engine> find(const FileId& id, std::unique_lock<std::mutex>& open, bool& waited) {
     std::unique_lock lock(mutex);
-    for (;;) {
-      const auto found = engines.find(id);
-      if (found == engines.end()) return nullptr;
-      if (auto engine = found->second.lock()) return engine;
-      closed.wait(lock);
-    }
+    const auto found = engines.find(id);
+    waited = false;
+    if (found == engines.end()) return nullptr;
+    if (auto engine = found->second.lock()) return engine;
+    waited = true;
+    open.unlock();
+    closed.wait(lock, [&] {
+      const auto still = engines.find(id);
+      return still == engines.end() || !still->second.expired();
+    });
+    lock.unlock();
+    open.lock();
+    return nullptr;
   }
 };
 
@@ -63,12 +72,6 @@ struct Close {
   }
 };
 
-std::optional<FileId> id_of(const fs::path& file) {
-  struct stat status{};
-  if (stat(file.c_str(), &status) != 0) return std::nullopt;
-  return FileId{status.st_dev, status.st_ino};
-}
-
 // The root as something to open: an existing directory for a reader, one that is made if need be for a
 // writer.
 void check_root(const fs::path& root, const Options& options) {
@@ -89,6 +92,8 @@ lmdb::Environment::Mode mode_for(const fs::path& data, const Options& options) {
               fmt::format("{}: cannot write: {}; open it read-only", data.string(), std::strerror(errno)));
 }
 
+constexpr const char* kReplaced = "was replaced meanwhile";
+
 // Makes the engine of a good store. Otherwise returns why it is not good.
 std::optional<std::string> make_engine(const fs::path& root, const Options& options, Registry& engines,
                                        const FileId& id, bool inspected, std::shared_ptr<Engine>& engine) {
@@ -98,7 +103,8 @@ std::optional<std::string> make_engine(const fs::path& root, const Options& opti
     if (inspection.condition == files::Condition::kBad) return inspection.why;
   }
   try {
-    auto environment = lmdb::Environment::open(root, mode_for(root / "data.mdb", options));
+    auto environment = files::open_environment(root, id, mode_for(root / "data.mdb", options));
+    if (!environment) return kReplaced;
     engine = std::shared_ptr<Engine>(new Engine(root, id, std::move(environment)),
                                      Close{id, &engines, fork_generation()});
   } catch (const Error& error) {
@@ -118,35 +124,40 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
   check_root(root, options);
   const fs::path data = root / "data.mdb";
   Registry& engines = *registry;
-  const std::lock_guard opening(engines.opening);
+  std::unique_lock opening(engines.opening);
 
-  constexpr int kMostAttempts = 8;
+  constexpr int kMostAttempts = 16;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
-    const auto id = id_of(data);
+    const auto id = files::id_of(data);
     if (!id) {
       if (options.read_only) throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
       WriteLock write_lock(root / "write.lock");
       const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-      if (!id_of(data)) files::create(root);  // another process may have been faster
+      if (!files::id_of(data)) files::create(root);  // another process may have been faster
       continue;
     }
-    if (auto engine = engines.find(*id)) {
+    bool waited = false;
+    if (auto engine = engines.find(*id, opening, waited)) {
       if (!options.read_only && engine->environment_->read_only()) static_cast<void>(mode_for(data, options));
       return engine;
+    }
+    if (waited) {
+      --attempt;
+      continue;
     }
     std::shared_ptr<Engine> engine;
     const auto why =
         make_engine(root, options, engines, *id, inspected != nullptr && *inspected == *id, engine);
     if (!why) return engine;
+    if (files::id_of(data) != id) continue;  // another process has replaced it
     if (options.read_only) {
-      if (id_of(data) != id) continue;  // another process has replaced it
       throw Error(Errc::kDamaged,
                   fmt::format("{}: {}; opened for writing it would be set aside", data.string(), *why));
     }
     // Looked at once more while nobody writes, before it is put away.
     WriteLock write_lock(root / "write.lock");
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-    if (id_of(data) != id) continue;
+    if (files::id_of(data) != id) continue;
     if (!make_engine(root, options, engines, *id, false, engine)) return engine;
     const fs::path target = files::set_aside(root);
     say(options.on_message, Severity::kWarning,

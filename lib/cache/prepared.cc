@@ -22,9 +22,11 @@ std::uint64_t worth_a_table(std::size_t items) { return std::max(kFewLookUps, it
 
 struct Prepared::Epoch {
   std::shared_ptr<const Table> table;
+  shm::Uuid file{};  // transactions are a file's
   std::uint64_t txnid = 0;
-  bool exact = false;   // the table is of this very transaction
-  bool usable = false;  // the table is not of a later one
+  bool of_file = false;  // the table is of this file, too
+  bool exact = false;    // the table is of this very transaction
+  bool usable = false;   // the table is of this file, and not of a later transaction
   std::uint64_t file_bytes = 0;
   // The entry rows of each chunk of slots in this transaction; null: not looked for yet.
   mutable std::vector<std::atomic<const std::byte*>> chunks;
@@ -36,13 +38,14 @@ Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared)
       checked_(shared_->places().size() / kBits + 1) {}
 
 std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, const record::KeyList& keys) {
-  auto shared = shm::KeyTable::attach(engine.root(), engine.uuid(), keys.bytes());
+  auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes());
   return shared ? std::make_shared<const Table>(std::move(shared)) : nullptr;
 }
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
                                                          const record::KeyList& keys) {
-  auto shared = shm::KeyTable::publish(engine.root(), {engine.uuid(), made.txnid, made.places, keys.bytes()});
+  auto shared =
+      shm::KeyTable::publish(engine.root(), {engine.file_uuid(), made.txnid, made.places, keys.bytes()});
   if (!shared->why_private().empty()) {
     engine.message(Severity::kInfo,
                    fmt::format("{}: cannot share a table of keys with processes that are not "
@@ -62,13 +65,15 @@ std::shared_ptr<const Prepared::Table> Prepared::table() const {
 std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine, const Snapshot& snapshot) {
   const std::uint64_t txnid = snapshot.transaction().id();
   const std::lock_guard lock(mutex_);
-  if (!epoch_ || epoch_->txnid != txnid || epoch_->table != table_) {
+  if (!epoch_ || epoch_->txnid != txnid || epoch_->table != table_ || epoch_->file != engine.file_uuid()) {
     auto epoch = std::make_shared<Epoch>();
     epoch->table = table_;
+    epoch->file = engine.file_uuid();
     epoch->txnid = txnid;
     const std::uint64_t made = table_->shared().txnid();
-    epoch->exact = made == txnid;
-    epoch->usable = made <= txnid && engine.map() != nullptr;
+    epoch->of_file = table_->shared().store() == engine.file_uuid();
+    epoch->exact = epoch->of_file && made == txnid;
+    epoch->usable = epoch->of_file && made <= txnid && engine.map() != nullptr;
     epoch->file_bytes = engine.file_bytes();
     if (epoch->usable && !epoch->exact) {
       epoch->chunks = std::vector<std::atomic<const std::byte*>>(
@@ -209,17 +214,20 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     hit(rest[k], *std::move(views[k]));
   }
   const std::uint64_t by_key = table->by_key_.fetch_add(found, std::memory_order_relaxed) + found;
-  if (by_key > worth_a_table(table->size())) renew_table(engine, run.options.derive_lengths);
+  // One of a file that was replaced is good for nothing any more.
+  const bool worthless = found > 0 && epoch && !epoch->of_file;
+  if (worthless || by_key > worth_a_table(table->size())) renew_table(engine, run.options.derive_lengths);
 }
 
 void Prepared::renew_table(Engine& engine, bool derive_lengths) {
   const std::unique_lock renewing(renewing_, std::try_to_lock);
   if (!renewing) return;  // another thread is at it
   const std::shared_ptr<const Table> old = table();
-  if (old->by_key_ <= worth_a_table(old->size())) return;
+  const bool of_file = old->shared().store() == engine.file_uuid();
+  if (of_file && old->by_key_ <= worth_a_table(old->size())) return;
   old->by_key_ = 0;  // whatever comes now, not at once again
   auto fresh = attach(engine, old->keys());
-  if (!fresh || fresh->shared().txnid() <= old->shared().txnid()) {
+  if (!fresh || (of_file && fresh->shared().txnid() <= old->shared().txnid())) {
     try {
       fresh = publish(engine, engine.resolve(old->keys(), derive_lengths), old->keys());
     } catch (const Error&) {

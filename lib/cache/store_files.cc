@@ -110,6 +110,61 @@ void remove_leftovers(const fs::path& root) {
   }
 }
 
+constexpr const char* kDataLink = "../../data.mdb";
+
+fs::path lock_directory(const fs::path& root, const FileId& id) {
+  return root / "locks" / std::to_string(id.second);
+}
+
+// Real blocks for LMDB's lock file, which it maps: a hole on a full disk would be a signal. Only for one that
+// is not there yet, so that nobody has it open.
+void make_lock_file(const fs::path& file) {
+  const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0 && errno == EEXIST) return;
+  if (fd < 0) throw io_error(file, "make", errno);
+  const int error = posix_fallocate(fd, 0, lmdb::kLockFileBytes);
+  close(fd);
+  if (error == 0) return;
+  unlink(file.c_str());
+  throw io_error(file, "make", error);
+}
+
+bool has_data_link(const fs::path& directory) {
+  std::error_code ignored;
+  return fs::read_symlink(directory / "data.mdb", ignored) == kDataLink;
+}
+
+// Makes what is missing of it. Returns false on a file system that is read-only.
+bool make_lock_directory(const fs::path& root, const FileId& id) {
+  const fs::path directory = lock_directory(root, id);
+  for (const fs::path& path : {directory.parent_path(), directory}) {
+    struct stat status{};
+    if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST || stat(path.c_str(), &status) == 0) continue;
+    if (errno == EROFS) return false;
+    throw io_error(path, "make the directory", errno);
+  }
+  if (!has_data_link(directory)) {
+    // What else lies there was made by LMDB when the link was removed under its hands.
+    const fs::path link = directory / "data.mdb";
+    unlink(link.c_str());
+    if (symlink(kDataLink, link.c_str()) != 0 && !has_data_link(directory)) {
+      if (errno == EROFS) return false;
+      throw io_error(link, "make the link", errno);
+    }
+  }
+  make_lock_file(directory / "lock.mdb");
+  return true;
+}
+
+void remove_other_lock_directories(const fs::path& root, const FileId& current) {
+  std::error_code ignored;
+  unlink((root / "lock.mdb").c_str());  // of a program that had no lock directories yet
+  const fs::path keep = lock_directory(root, current).filename();
+  for (const fs::directory_entry& entry : fs::directory_iterator(root / "locks", ignored)) {
+    if (entry.path().filename() != keep) fs::remove_all(entry.path(), ignored);
+  }
+}
+
 rows::StoreRow new_store_row(std::size_t page_bytes) {
   rows::StoreRow row;
   row.page_bytes = static_cast<std::uint32_t>(page_bytes);
@@ -196,6 +251,24 @@ void refuse_network_file_system(const fs::path& root) {
   }
 }
 
+std::optional<FileId> id_of(const fs::path& file) {
+  struct stat status{};
+  if (stat(file.c_str(), &status) != 0) return std::nullopt;
+  return FileId{status.st_dev, status.st_ino};
+}
+
+std::unique_ptr<lmdb::Environment> open_environment(const fs::path& root, const FileId& id,
+                                                    lmdb::Environment::Mode mode) {
+  const fs::path data = root / "data.mdb";
+  try {
+    const fs::path directory = make_lock_directory(root, id) ? lock_directory(root, id) : root;
+    return lmdb::Environment::open_linked(directory, mode, data, id);
+  } catch (const Error&) {
+    if (id_of(data) == id) throw;
+    return nullptr;  // its lock directory was removed meanwhile
+  }
+}
+
 fs::path set_aside(const fs::path& root) {
   const fs::path data = root / "data.mdb";
   fs::path target;
@@ -204,30 +277,57 @@ fs::path set_aside(const fs::path& root) {
     struct stat status{};
     if (lstat(target.c_str(), &status) != 0 && errno == ENOENT) break;
   }
-  if (rename(data.c_str(), target.c_str()) != 0) throw io_error(data, "rename", errno);
-  unlink((root / "lock.mdb").c_str());
+  // Two names for a moment, so that nobody finds none.
+  const bool linked = link(data.c_str(), target.c_str()) == 0;
+  if (!linked && rename(data.c_str(), target.c_str()) != 0) throw io_error(data, "rename", errno);
   unlink((root / "access.shm").c_str());
-  sync_directory(root);
+  try {
+    create(root);
+  } catch (const Error&) {
+    if (linked) unlink(target.c_str());
+    throw;
+  }
   return target;
 }
 
 void create(const fs::path& root) {
-  remove_leftovers(root);
-  const fs::path fresh = root / fmt::format("{}{}", kNewPrefix, getpid());
-  if (mkdir(fresh.c_str(), 0700) != 0) throw io_error(fresh, "make the directory", errno);
+  NewFile fresh(root);
   {
-    const auto environment = lmdb::Environment::open(fresh, lmdb::Environment::Mode::kCreate);
+    const auto environment =
+        lmdb::Environment::open(fresh.directory(), lmdb::Environment::Mode::kCreate, root / "data.mdb");
     lmdb::WriteTransaction transaction(*environment);
     const rows::StoreRow row = new_store_row(environment->page_bytes());
     transaction.put(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes(), rows::bytes_of(row));
     transaction.commit();
+    environment->sync();
   }
-  unlink((root / "lock.mdb").c_str());  // of a store whose data.mdb is gone
-  const fs::path data = root / "data.mdb";
-  if (rename((fresh / "data.mdb").c_str(), data.c_str()) != 0) throw io_error(data, "create", errno);
+  fresh.install();
+}
+
+// ---- NewFile ----
+
+NewFile::NewFile(const fs::path& root)
+    : root_(root), directory_(root / fmt::format("{}{}", kNewPrefix, getpid())) {
+  remove_leftovers(root);
+  if (mkdir(directory_.c_str(), 0700) != 0) throw io_error(directory_, "make the directory", errno);
+}
+
+NewFile::~NewFile() {
   std::error_code ignored;
-  fs::remove_all(fresh, ignored);
-  sync_directory(root);
+  fs::remove_all(directory_, ignored);
+}
+
+FileId NewFile::install() {
+  const fs::path fresh = directory_ / "data.mdb";
+  const fs::path data = root_ / "data.mdb";
+  const auto id = id_of(fresh);
+  if (!id) throw io_error(fresh, "look at", errno);
+  // Before the rename: on a full disk nobody shall be left with a file that cannot be opened.
+  make_lock_directory(root_, *id);
+  if (rename(fresh.c_str(), data.c_str()) != 0) throw io_error(data, "replace", errno);
+  sync_directory(root_);
+  remove_other_lock_directories(root_, *id);
+  return *id;
 }
 
 }  // namespace tokcask::files

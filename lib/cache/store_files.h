@@ -2,19 +2,41 @@
 // the way. Before there is an environment, and without one.
 //
 //   data.mdb     LMDB's data file: all that is true
-//   lock.mdb     LMDB's reader table; opened by LMDB alone, because closing any other descriptor of it would
-//   drop
-//                the process's locks
+//   locks/INODE  the lock directory of the data file with that inode: lock.mdb, LMDB's reader table, which is
+//                opened by LMDB alone, because closing any other descriptor of it would drop the process's
+//                locks; and data.mdb, a link to ../../data.mdb, because LMDB finds both by one path
 //   write.lock   see write_lock.h
 //   access.shm   see shm/access_table.h
 //   data.mdb.set-aside-N   what once was data.mdb and could not be used
+//   .new.PID     a data file in the making
+//
+// A data file is replaced by one rename. Readers and transaction numbers of two data files must never meet in
+// one lock.mdb, so each has its own, named by what names the file for as long as anybody has it open. Whoever
+// opened one path and found another file behind it, because of a rename in between, tries again.
 #pragma once
 
+#include <sys/types.h>
+
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+
+#include "lmdb/environment.h"
+
+namespace tokcask {
+
+// What names a file for as long as anybody has it open: device and inode.
+using FileId = std::pair<dev_t, ino_t>;
+
+}  // namespace tokcask
 
 namespace tokcask::files {
+
+// Nothing if there is no such file.
+std::optional<FileId> id_of(const std::filesystem::path& file);
 
 enum class Condition { kAbsent, kGood, kBad };
 
@@ -35,12 +57,37 @@ void refuse_network_file_system(const std::filesystem::path& root);
 // The name of the network file system that statfs(2) calls `type`, or empty.
 std::string_view network_file_system(long type) noexcept;
 
-// Renames data.mdb to the first free data.mdb.set-aside-N, removes what belongs to it alone, and returns the
-// new name. The caller holds the write lock.
+// Opens data.mdb, which is to be the file `id`, with its lock directory. Returns null when it was replaced
+// meanwhile. Where no directory can be made, on a read-only file system, LMDB does without locks.
+std::unique_ptr<lmdb::Environment> open_environment(const std::filesystem::path& root, const FileId& id,
+                                                    lmdb::Environment::Mode mode);
+
+// Keeps data.mdb as the first free data.mdb.set-aside-N, puts an empty store in its place, removes what
+// belongs to it alone, and returns the new name. The caller holds the write lock.
 std::filesystem::path set_aside(const std::filesystem::path& root);
 
-// Makes an empty store: complete under another name first, then renamed, so that a kill leaves none or a
-// whole one. The caller holds the write lock and knows that there is no data.mdb.
+// Makes an empty store. The caller holds the write lock and knows that there is no data.mdb.
 void create(const std::filesystem::path& root);
+
+// A data file in the making, in a directory of its own: complete under another name first, then renamed, so
+// that a kill leaves the old one or the new one, whole. The caller holds the write lock.
+class NewFile {
+ public:
+  // Removes what was left behind by others that were killed. Throws Error(kIo).
+  explicit NewFile(const std::filesystem::path& root);
+  // Removes what was not installed.
+  ~NewFile();
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+
+  [[nodiscard]] const std::filesystem::path& directory() const noexcept { return directory_; }
+  // Puts `directory()`/data.mdb, which is durable and closed, in the place of data.mdb; returns its name.
+  // Removes the lock directories of other files: only the current one is ever opened anew.
+  FileId install();
+
+ private:
+  std::filesystem::path root_;
+  std::filesystem::path directory_;
+};
 
 }  // namespace tokcask::files

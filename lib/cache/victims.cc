@@ -12,7 +12,8 @@ using rows::MetaKey;
 using rows::Tag;
 
 std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
-                                 const shm::AccessTable& access) {
+                                 const shm::AccessTable& access,
+                                 const std::function<bool(const rows::EntryRow&)>& wanted) {
   std::vector<std::uint64_t> stamps(store.slot_count);
   for (std::uint64_t first = 0; first < store.slot_count; first += rows::kStampsPerChunk) {
     const auto value =
@@ -31,7 +32,7 @@ std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction, const
     if (!chunk) continue;
     for (std::uint64_t i = 0; i < rows::kEntriesPerChunk && first + i < store.slot_count; ++i) {
       const rows::EntryRow& row = (*chunk)[i];
-      if (row.tokenizer == 0) continue;
+      if (row.tokenizer == 0 || (wanted && !wanted(row))) continue;
       const auto slot = static_cast<std::uint32_t>(first + i);
       live.push_back({std::max(stamps[slot], access.stamp(slot)), row.generation, slot, row.occupied});
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "lmdb/environment.h"
@@ -23,10 +24,11 @@ struct Victim {
   }
 };
 
-// Every live entry with its last access: the newer of the stored time and the one in shared memory. In slot
-// order.
+// Every live entry that is `wanted`, by default all, with its last access: the newer of the stored time and
+// the one in shared memory. In slot order.
 [[nodiscard]] std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction,
-                                               const rows::StoreRow& store, const shm::AccessTable& access);
+                                               const rows::StoreRow& store, const shm::AccessTable& access,
+                                               const std::function<bool(const rows::EntryRow&)>& wanted = {});
 
 // A sorted list that is made when it is first needed and used up from the front. An entry that was used since
 // is passed over; it comes back when the list is made again. So a million entries are sorted once per round

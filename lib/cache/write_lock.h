@@ -3,11 +3,14 @@
 // LMDB's writer mutex is waited for without end, also when its holder is stopped. This one has a time limit
 // and tells who holds it. It is a POSIX record lock on the file `write.lock`: the kernel releases it when its
 // holder dies, and a forked child does not inherit it. POSIX drops a process's locks on a file when any
-// descriptor of it is closed, so a process has one WriteLock per store.
+// descriptor of it is closed, so all WriteLocks of a process on one file share one descriptor; and because
+// POSIX does not exclude threads of a process from each other, they share a mutex too.
 #pragma once
 
 #include <chrono>
 #include <filesystem>
+#include <mutex>
+#include <utility>
 
 namespace tokcask {
 
@@ -19,28 +22,34 @@ class WriteLock {
   WriteLock(const WriteLock&) = delete;
   WriteLock& operator=(const WriteLock&) = delete;
 
-  // Held until destroyed. Excludes other processes only; threads of this one exclude each other themselves.
+  // Held until destroyed, by the thread that took it.
   class Hold {
    public:
-    explicit Hold(WriteLock& lock) noexcept : lock_(&lock) {}
+    Hold(WriteLock& lock, std::unique_lock<std::timed_mutex> mutex) noexcept
+        : lock_(&lock), mutex_(std::move(mutex)) {}
     ~Hold() { lock_->release(); }
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
 
    private:
     WriteLock* lock_;
+    std::unique_lock<std::timed_mutex> mutex_;
   };
 
   // Throws Error(kBusy), naming the holder, when it is not free within `timeout`.
   [[nodiscard]] Hold acquire(std::chrono::milliseconds timeout);
 
  private:
+  struct Shared;
+  struct Registry;
+  static Registry& registry();
+
   bool try_lock() const;
   [[nodiscard]] int holder() const noexcept;
   void release() const noexcept;
 
   std::filesystem::path file_;
-  int fd_;
+  Shared* shared_;
 };
 
 }  // namespace tokcask

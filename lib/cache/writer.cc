@@ -18,7 +18,6 @@ using rows::Tag;
 namespace {
 
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
-constexpr std::size_t kMostRemovedAtOnce = 4096;
 constexpr std::size_t kMostEvictedFor = 1024;
 constexpr unsigned kMostAttempts = 8;
 constexpr std::uint64_t kWorthANudge = 64;  // puts, and pages
@@ -229,18 +228,31 @@ class Writer::Extras {
 
 // ---- Writing ----
 
-Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access,
-               const std::filesystem::path& root, Warn warn, Withhold withhold)
+Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
+               Warn warn, Withhold withhold)
     : environment_(&environment),
       access_(&access),
-      lock_(root / "write.lock"),
+      root_(std::move(root)),
+      lock_(root_ / "write.lock"),
       warn_(std::move(warn)),
       withhold_(std::move(withhold)) {}
+
+void Writer::begin() const {
+  // A store that was removed is written to as before, for those who still have it open.
+  if (const auto current = files::id_of(root_ / "data.mdb"); current && *current != environment_->file_id())
+    throw Replaced{};
+  environment_->clear_dead_readers();
+}
+
+std::uint64_t Writer::budget(const WriteLimits& limits) const {
+  return budget_of(read_store_row(lmdb::ReadTransaction(*environment_)), limits.max_bytes);
+}
 
 void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limits, bool fold,
                    const std::function<void(const Keys&)>& on_done) {
   const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
-  environment_->clear_dead_readers();
+  begin();
+  const std::uint64_t max_bytes = budget(limits);
   Candidates items;
   for (const Item& item : batch.puts)
     items.push_back({&item, item.second.dated ? item.second.stamp : kNever});
@@ -251,14 +263,14 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
     on_done(keys);
   };
 
-  Extras extras(batch, runs, notes_, *access_, limits.max_bytes, fold);
-  Room room = measure(limits.max_bytes);
+  Extras extras(batch, runs, notes_, *access_, max_bytes, fold);
+  Room room = measure(max_bytes);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
     // that the file grows less: with batches of 4,000 puts from 1.61 of the payload to 1.56, with 1,000
     // to 1.54.
     nudge(room);
-    room = measure(limits.max_bytes);
+    room = measure(max_bytes);
   }
   std::size_t most = items.size();
   unsigned attempt = 0;
@@ -280,7 +292,7 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
       continue;
     } else if (attempt < kMostAttempts && make_room(items, at, attempt, room)) {
       ++attempt;
-      room = measure(limits.max_bytes);
+      room = measure(max_bytes);
       continue;
     } else {
       const bool committed = decline(items[at], room);
@@ -290,7 +302,7 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
       attempt = 0;
       if (!committed) continue;
     }
-    room = measure(limits.max_bytes);
+    room = measure(max_bytes);
     most = items.size();
     attempt = 0;
   }
@@ -376,12 +388,12 @@ bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt
     if (group.need.count == 1 || group.older_than >= protected_from) return false;
     most = group.need.count / 2;
   }
-  std::uint64_t removed = 0;
-  remove(victims, room.limit * room.page_bytes,
-         {rows::Fate::kEvicted, items[at].run().run_id, history_ring(room.limit * room.page_bytes)}, removed);
-  items[at].run().evicted += removed;
+  PruneReport report;
+  remove_within(victims, kNever, room.limit * room.page_bytes, {rows::Fate::kEvicted, items[at].run().run_id},
+                report);
+  items[at].run().evicted += report.removed;
   nudge(measure(room.limit * room.page_bytes));
-  return removed > 0;
+  return report.removed > 0;
 }
 
 // The puts from `at` on for which room is made at once.
@@ -466,10 +478,11 @@ void Writer::nudge(const Room& room) {
 
 // ---- Removing ----
 
-bool Writer::remove(const std::vector<Victim>& victims, std::uint64_t max_bytes, const Removal& why,
-                    std::uint64_t& removed) {
+std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t before,
+                                  std::uint64_t max_bytes, const Removal& why, PruneReport& report) {
   std::size_t most = kMostRemovedAtOnce;
-  for (std::size_t at = 0; at < victims.size();) {
+  std::size_t at = 0;
+  while (at < victims.size()) {
     const Room room = measure(max_bytes);
     const std::size_t count = std::min(most, victims.size() - at);
     if (count > 1 && room.tree_pages(count, 0) + room.free_list_pages(0) > room.available()) {
@@ -477,79 +490,42 @@ bool Writer::remove(const std::vector<Victim>& victims, std::uint64_t max_bytes,
       continue;
     }
     Commit commit(*environment_, names_);
-    std::uint64_t found = 0;
-    for (std::size_t i = at; i < at + count; ++i) {
-      if (commit.erase(victims[i].slot, victims[i].generation, why, victims[i].stamp) > 0) ++found;
+    const Removal noted{why.fate, why.run_id, history_ring(max_bytes)};
+    PruneReport found;
+    std::vector<std::uint32_t> freed;
+    for (const Victim& victim : victims.subspan(at, count)) {
+      if (access_->stamp(victim.slot) >= before) continue;  // used since
+      const std::uint64_t bytes = commit.erase(victim.slot, victim.generation, noted, victim.stamp);
+      if (bytes == 0) continue;
+      ++found.removed;
+      found.bytes += bytes;
+      freed.push_back(victim.slot);
     }
     commit.finish();
     if (!may_commit(commit, room, count, 0)) {
-      if (count == 1) return false;
+      if (count == 1) return at;
       most = count / 2;
       continue;
     }
-    if (found > 0) commit.commit();
-    for (std::size_t i = at; i < at + count; ++i) access_->assign(victims[i].slot, 0);
-    removed += found;
+    if (found.removed > 0) commit.commit();
+    for (const std::uint32_t slot : freed) access_->assign(slot, 0);
+    report.removed += found.removed;
+    report.bytes += found.bytes;
     at += count;
   }
-  return true;
+  return at;
 }
 
-std::uint64_t Writer::remove_older(std::uint64_t before, const WriteLimits& limits) {
+std::size_t Writer::remove(std::span<const Victim> victims, std::uint64_t before, const WriteLimits& limits,
+                           PruneReport& report) {
   const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
-  environment_->clear_dead_readers();
-  std::vector<Victim> victims;
-  {
-    const lmdb::ReadTransaction snapshot(*environment_);
-    victims = live_entries(snapshot, read_store_row(snapshot), *access_);
-  }
-  std::erase_if(victims, [&](const Victim& victim) { return victim.stamp >= before; });
-  std::uint64_t removed = 0;
-  if (!remove(victims, limits.max_bytes, {rows::Fate::kPruned, 0, history_ring(limits.max_bytes)}, removed)) {
-    throw Error(Errc::kIo,
-                fmt::format("removed {} of {} entries, then no page was left to go on with: the file has its "
-                            "{} bytes and readers hold its free pages; close them or raise max_bytes",
-                            removed, victims.size(), limits.max_bytes));
-  }
-  return removed;
-}
-
-std::uint64_t Writer::remove_all(const WriteLimits& limits) {
-  const std::uint64_t removed = remove_older(kNever, limits);
-  const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
-  remove_rest(limits.max_bytes);
-  return removed;
-}
-
-// Records that no entry row knows, and remembered directories.
-void Writer::remove_rest(std::uint64_t max_bytes) {
-  constexpr std::size_t kAtOnce = 64;
-  for (;;) {
-    const Room room = measure(max_bytes);
-    std::vector<std::pair<Table, std::vector<std::byte>>> keys;
-    {
-      const lmdb::ReadTransaction snapshot(*environment_);
-      const lmdb::Cursor records(snapshot, Table::kRecords);
-      for (auto entry = records.first(); entry && keys.size() < kAtOnce; entry = records.next()) {
-        keys.emplace_back(Table::kRecords, std::vector(entry->key.begin(), entry->key.end()));
-      }
-      const lmdb::Cursor meta(snapshot, Table::kMeta);
-      const auto tag = static_cast<std::byte>(Tag::kDirectory);
-      for (auto entry = meta.seek({&tag, 1}); entry && entry->key[0] == tag && keys.size() < kAtOnce;
-           entry = meta.next()) {
-        keys.emplace_back(Table::kMeta, std::vector(entry->key.begin(), entry->key.end()));
-      }
-    }
-    Commit commit(*environment_, names_);
-    rows::StoreRow& store = commit.store();
-    const bool wrong_totals = store.entry_count != 0 || store.total_bytes != 0 || store.payload_bytes != 0;
-    if (keys.empty() && !wrong_totals) return;
-    for (const auto& [table, key] : keys) commit.erase_raw(table, key);
-    store.entry_count = store.total_bytes = store.payload_bytes = 0;
-    commit.finish();
-    if (!may_commit(commit, room, keys.size(), 0)) return;
-    commit.commit();
-  }
+  begin();
+  const std::size_t wanted = std::min(victims.size(), kMostRemovedAtOnce);
+  const std::size_t done =
+      remove_within(victims.first(wanted), before, budget(limits), {rows::Fate::kPruned, 0}, report);
+  if (done == wanted) return wanted;
+  remove_by_rewriting(victims.subspan(done), before, report);
+  return victims.size();
 }
 
 }  // namespace tokcask

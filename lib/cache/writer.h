@@ -10,7 +10,11 @@
 // Pages freed by transaction N can be reused by transaction N+2, and not before every snapshot older than N
 // is gone. Copy-on-write also needs pages to delete: a reserve is never given to puts.
 //
-// Threads: one at a time; the engine sees to it. Each public call takes the store's write lock for itself.
+// Some calls end with a new data file in place of the old one (see compact.h). The writer is of no use after
+// that: all its calls throw Replaced.
+//
+// Threads: one at a time; the engine sees to it. Each public call takes the store's write lock for itself,
+// and throws Error(kBusy) when it cannot have it in time.
 #pragma once
 
 #include <chrono>
@@ -18,13 +22,20 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <tokcask/options.h>
+#include <tokcask/stats.h>
+
 #include "cache/commit.h"
+#include "cache/compact.h"
 #include "cache/history.h"
 #include "cache/pending.h"
+#include "cache/store_files.h"
 #include "cache/victims.h"
 #include "cache/write_lock.h"
 #include "lmdb/environment.h"
@@ -35,9 +46,20 @@ namespace tokcask {
 using Runs = std::vector<std::shared_ptr<Run>>;
 
 struct WriteLimits {
-  std::uint64_t max_bytes = 0;
+  // Nothing: what the store was last given.
+  std::optional<std::uint64_t> max_bytes;
   std::chrono::milliseconds lock_timeout{0};
 };
+
+// The budget in force.
+[[nodiscard]] inline std::uint64_t budget_of(const rows::StoreRow& store,
+                                             std::optional<std::uint64_t> given) {
+  return given.value_or(store.max_bytes != 0 ? store.max_bytes : Options::kDefaultMaxBytes);
+}
+
+// Thrown instead of writing when data.mdb is another file than the writer's, which nobody will look at any
+// more. Nothing was changed: whoever catches it goes on with the engine of the new file. Never leaves Handle.
+struct Replaced {};
 
 class Writer {
  public:
@@ -46,7 +68,7 @@ class Writer {
   using Withhold = std::function<void(const CacheKey& key, std::uint64_t generation)>;
   using Keys = std::vector<const CacheKey*>;
 
-  Writer(const lmdb::Environment& environment, shm::AccessTable& access, const std::filesystem::path& root,
+  Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
          Warn warn, Withhold withhold);
 
   // Commits `batch`, the figures of `runs` where they changed, and access times if `fold`. Each group of puts
@@ -55,10 +77,28 @@ class Writer {
   void write(const Batch& batch, const Runs& runs, const WriteLimits& limits, bool fold,
              const std::function<void(const Keys&)>& on_done);
 
-  // Removes all entries whose last access is before `before`, protected or not; returns how many.
-  std::uint64_t remove_older(std::uint64_t before, const WriteLimits& limits);
-  // Removes every entry and every remembered file; returns how many entries.
-  std::uint64_t remove_all(const WriteLimits& limits);
+  // Removes at most kMostRemovedAtOnce of `victims`, from the front, and returns how many it took from there.
+  // One that was replaced since it was chosen, or whose last access is no longer before `before`, stays. When
+  // the file is full and readers hold its free pages, it is replaced by a new one without any of the victims.
+  std::size_t remove(std::span<const Victim> victims, std::uint64_t before, const WriteLimits& limits,
+                     PruneReport& report);
+  static constexpr std::size_t kMostRemovedAtOnce = 4096;
+
+  // ---- Calls that replace the file (writer_rewrite.cc) ----
+  CompactReport compact(const WriteLimits& limits);
+  // Removes every entry and every remembered directory; returns how many entries.
+  std::uint64_t clear(const WriteLimits& limits);
+  // Makes the file fit `max_bytes` with room to go on writing: by compaction, and as far as that does not do
+  // by leaving out entries, those that no run protects first, oldest last access first.
+  struct Lowered {
+    std::uint64_t bytes_before = 0;
+    std::uint64_t bytes_after = 0;
+    std::uint64_t removed = 0;
+    bool fits = true;
+  };
+  Lowered lower(std::uint64_t max_bytes, const WriteLimits& limits);
+  // The file that one of them made, once it is in place.
+  [[nodiscard]] const std::optional<FileId>& new_file() const noexcept { return new_file_; }
 
  private:
   using Item = std::pair<const CacheKey, PendingPut>;
@@ -130,16 +170,23 @@ class Writer {
   // the most go to the front. See "who stays" in DESIGN.md.
   void weigh(Candidates& items, std::size_t at);
 
-  // Removes entries in transactions that fit, and adds to `removed` how many were still there. Returns false
-  // when not even one could be removed any more.
-  bool remove(const std::vector<Victim>& victims, std::uint64_t max_bytes, const Removal& why,
-              std::uint64_t& removed);
-  void remove_rest(std::uint64_t max_bytes);
+  // Removes entries in transactions that fit, as remove(), and adds to `report` those that were still there.
+  // Returns how many it took from the front before no page was left to go on with.
+  std::size_t remove_within(std::span<const Victim> victims, std::uint64_t before, std::uint64_t max_bytes,
+                            const Removal& why, PruneReport& report);
+  // With the write lock held: throws Replaced, or makes ready.
+  void begin() const;
+  [[nodiscard]] std::uint64_t budget(const WriteLimits& limits) const;
+  void remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report);
+  // Puts a new file in place, and tells all who have the old one open.
+  void install(files::NewFile& file, const Rewritten& made);
   // A commit without content, so that pages freed by the one before can be reused by the one after.
   void nudge(const Room& room);
 
   const lmdb::Environment* environment_;
   shm::AccessTable* access_;
+  const std::filesystem::path root_;
+  std::optional<FileId> new_file_;
   WriteLock lock_;
   Warn warn_;
   Withhold withhold_;

@@ -86,28 +86,42 @@ std::size_t index(Table table) { return static_cast<std::size_t>(table); }
 
 // ---- Environment ----
 
-std::unique_ptr<Environment> Environment::open(const std::filesystem::path& directory, Mode mode) {
-  std::unique_ptr<Environment> self(new Environment);
-  self->path_ = directory / "data.mdb";
-  self->read_only_ = mode == Mode::kReadOnly;
-  const unsigned flags = MDB_NOTLS | (self->read_only_ ? MDB_RDONLY : 0U);
+std::unique_ptr<Environment> Environment::open(const std::filesystem::path& directory, Mode mode,
+                                               const std::filesystem::path& name) {
+  std::unique_ptr<Environment> self(
+      new Environment(directory, mode, name.empty() ? directory / "data.mdb" : name));
+  self->open_tables(mode);
+  return self;
+}
+
+std::unique_ptr<Environment> Environment::open_linked(const std::filesystem::path& directory, Mode mode,
+                                                      const std::filesystem::path& name, const FileId& id) {
+  std::unique_ptr<Environment> self(new Environment(directory, mode, name));
+  // LMDB opens the path more than once, and the lock file before. It was the same file each time if it still
+  // is: one that was replaced does not come back.
+  struct stat status{};
+  if (self->file_id() != id || stat(name.c_str(), &status) != 0 || FileId(status.st_dev, status.st_ino) != id)
+    return nullptr;
+  self->open_tables(mode);
+  return self;
+}
+
+Environment::Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name)
+    : path_(std::move(name)), read_only_(mode == Mode::kReadOnly) {
+  const unsigned flags =
+      MDB_NOTLS | (read_only_ ? MDB_RDONLY : 0U) | (mode == Mode::kCreate ? MDB_NOLOCK | MDB_NOSYNC : 0U);
   for (std::uint64_t map_bytes = kMapBytes;; map_bytes /= 2) {
-    check(mdb_env_create(&self->env_), "create an environment", self->path_);
-    check(mdb_env_set_mapsize(self->env_, map_bytes), "set the map size", self->path_);
-    check(mdb_env_set_maxreaders(self->env_, kMaxReaders), "set the number of readers", self->path_);
-    check(mdb_env_set_maxdbs(self->env_, kTableCount), "set the number of databases", self->path_);
-    const int code = mdb_env_open(self->env_, directory.c_str(), flags, kFileMode);
+    check(mdb_env_create(&env_), "create an environment", path_);
+    int code = mdb_env_set_mapsize(env_, map_bytes);
+    if (code == MDB_SUCCESS) code = mdb_env_set_maxreaders(env_, kMaxReaders);
+    if (code == MDB_SUCCESS) code = mdb_env_set_maxdbs(env_, kTableCount);
+    if (code == MDB_SUCCESS) code = mdb_env_open(env_, directory.c_str(), flags, kFileMode);
     if (code == MDB_SUCCESS) break;
     // LMDB wants a failed environment closed before anything else.
-    mdb_env_close(self->env_);
-    self->env_ = nullptr;
-    if (code != ENOMEM || map_bytes <= kSmallestMapBytes) throw error_of(code, "open", self->path_);
+    mdb_env_close(env_);
+    env_ = nullptr;
+    if (code != ENOMEM || map_bytes <= kSmallestMapBytes) throw error_of(code, "open", path_);
   }
-  self->open_tables(mode);
-  MDB_stat stat;
-  check(mdb_env_stat(self->env_, &stat), "read the page size", self->path_);
-  self->page_bytes_ = stat.ms_psize;
-  return self;
 }
 
 void Environment::open_tables(Mode mode) {
@@ -123,6 +137,9 @@ void Environment::open_tables(Mode mode) {
   }
   // Also a read-only one is committed, because abort would close the handles again.
   check(mdb_txn_commit(txn), "open its tables", path_);
+  MDB_stat stat;
+  check(mdb_env_stat(env_, &stat), "read the page size", path_);
+  page_bytes_ = stat.ms_psize;
 }
 
 Environment::~Environment() {
@@ -147,6 +164,19 @@ std::uint64_t Environment::file_bytes() const {
   struct stat status{};
   check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "read its size", path_);
   return static_cast<std::uint64_t>(status.st_size);
+}
+
+Environment::FileId Environment::file_id() const {
+  mdb_filehandle_t fd = -1;
+  check(mdb_env_get_fd(env_, &fd), "find its descriptor", path_);
+  struct stat status{};
+  check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "look at it", path_);
+  return {status.st_dev, status.st_ino};
+}
+
+void Environment::sync() const {
+  constexpr int kAlsoWithNoSync = 1;
+  check(mdb_env_sync(env_, kAlsoWithNoSync), "sync", path_);
 }
 
 std::optional<std::uint64_t> Environment::file_offset(Bytes value) const noexcept {
@@ -255,7 +285,8 @@ void WriteTransaction::put(Table table, Bytes key, Bytes value) {
   if (!value.empty()) std::memcpy(space.value.data(), value.data(), value.size());
 }
 
-WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std::size_t size) {
+std::span<std::byte> WriteTransaction::reserve_with(unsigned flags, Table table, Bytes key,
+                                                    std::size_t size) {
   if (key.size() % 8 != 0 || size % 8 != 0) {
     // One such entry would misalign others, and the walker would refuse the file.
     fmt::print(stderr, "tokcask: internal error: a key of {} and a value of {} bytes\n", key.size(), size);
@@ -263,9 +294,13 @@ WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std
   }
   MDB_val k = value_of(key);
   MDB_val v{size, nullptr};
-  check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE), "write",
+  check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE | flags), "write",
         environment_->path_);
-  Reserved reserved{{static_cast<std::byte*>(v.mv_data), size}, 0};
+  return {static_cast<std::byte*>(v.mv_data), size};
+}
+
+WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std::size_t size) {
+  Reserved reserved{reserve_with(0, table, key, size), 0};
   if (const std::uint64_t pages = value_pages(key.size(), size, environment_->page_bytes_); pages > 0) {
     // A dirty overflow page is a whole page in memory, header first, and its number is the header's first
     // field.
@@ -274,6 +309,11 @@ WriteTransaction::Reserved WriteTransaction::reserve(Table table, Bytes key, std
     reserved.end_page = number + pages;
   }
   return reserved;
+}
+
+void WriteTransaction::append(Table table, Bytes key, Bytes value) {
+  const std::span<std::byte> space = reserve_with(MDB_APPEND, table, key, value.size());
+  if (!value.empty()) std::memcpy(space.data(), value.data(), value.size());
 }
 
 bool WriteTransaction::erase(Table table, Bytes key) {

@@ -14,6 +14,8 @@
 // Every failure is thrown as tokcask::Error, made in one place from LMDB's code (see error_of).
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +24,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <tokcask/error.h>
@@ -55,9 +58,18 @@ struct FreedPages {
 class Environment {
  public:
   enum class Mode { kCreate, kReadWrite, kReadOnly };
-  // Opens `directory`/data.mdb. Only kCreate makes the file and its databases; a file that lacks them is
-  // Error(kDamaged). kReadOnly is for files this process may not write.
-  static std::unique_ptr<Environment> open(const std::filesystem::path& directory, Mode mode);
+  // Opens `directory`/data.mdb. A file that lacks its databases is Error(kDamaged). Errors speak of `name`,
+  // by default of that file.
+  //
+  // kCreate makes the file and its databases, for this process alone: there is no lock file, and nothing is
+  // durable before sync(). kReadOnly is for files this process may not write.
+  static std::unique_ptr<Environment> open(const std::filesystem::path& directory, Mode mode,
+                                           const std::filesystem::path& name = {});
+  // The same for a directory that has a lock file and a link to the data file `name`. Returns null, and has
+  // read nothing by that lock file, when what was opened or what is there now is not the file `id`.
+  using FileId = std::pair<dev_t, ino_t>;
+  static std::unique_ptr<Environment> open_linked(const std::filesystem::path& directory, Mode mode,
+                                                  const std::filesystem::path& name, const FileId& id);
   ~Environment();
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
@@ -69,6 +81,10 @@ class Environment {
   [[nodiscard]] bool read_only() const noexcept { return read_only_; }
   // Size of data.mdb on disk.
   [[nodiscard]] std::uint64_t file_bytes() const;
+  // Device and inode of the file that LMDB has open.
+  [[nodiscard]] FileId file_id() const;
+  // Makes all that was committed durable; for kCreate.
+  void sync() const;
   // Where in the file a value begins that a read transaction returned whole, by the header of its first page.
   // Nothing when that cannot be found: the file's pages are larger than the system's.
   [[nodiscard]] std::optional<std::uint64_t> file_offset(Bytes value) const noexcept;
@@ -84,7 +100,7 @@ class Environment {
   friend class ReadTransaction;
   friend class WriteTransaction;
   friend class Cursor;
-  Environment() = default;
+  Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name);
   void open_tables(Mode mode);
 
   MDB_env* env_ = nullptr;
@@ -138,6 +154,9 @@ class WriteTransaction {
     std::uint64_t end_page = 0;
   };
   Reserved reserve(Table table, Bytes key, std::size_t size);
+  // As put, for a key greater than all that the table has: pages are filled one after the other, without
+  // gaps.
+  void append(Table table, Bytes key, Bytes value);
   // Returns whether there was one.
   bool erase(Table table, Bytes key);
   // Durable when it returns, if the file system keeps its word.
@@ -145,9 +164,13 @@ class WriteTransaction {
 
  private:
   friend class Cursor;
+  std::span<std::byte> reserve_with(unsigned flags, Table table, Bytes key, std::size_t size);
   const Environment* environment_;
   MDB_txn* txn_ = nullptr;
 };
+
+// What a lock.mdb of as many readers as every opener asks for takes, rounded up.
+inline constexpr std::uint64_t kLockFileBytes = 65 * 4096;
 
 // Walks a table in key order. Must not outlive its transaction.
 class Cursor {

@@ -80,6 +80,7 @@ struct AccessTable::Header {
   Uuid uuid;
   std::atomic<std::uint64_t> blocks;
   std::atomic<std::uint64_t> clock;
+  std::atomic<std::uint64_t> replaced;
 };
 
 struct AccessTable::RunRow {
@@ -283,6 +284,12 @@ void AccessTable::take_dirty(const std::function<void(std::uint64_t, std::span<c
     take(number, stamps);
   }
 }
+
+std::uint64_t AccessTable::replaced() const noexcept {
+  return header_->replaced.load(std::memory_order_relaxed);
+}
+
+void AccessTable::note_replaced() noexcept { header_->replaced.fetch_add(1, std::memory_order_release); }
 
 // ---- Runs ----
 

@@ -10,7 +10,8 @@
 //
 // Layout, little-endian, blocks of 4,096 bytes:
 //   block 0      header: 8 bytes magic "tokcaskA", u32 version (1), u32 0, 16 bytes store uuid,
-//                u64 blocks of stamps in the file, u64 clock: no stamp handed out before was greater
+//                u64 blocks of stamps in the file, u64 clock: no stamp handed out before was greater,
+//                u64 replaced: counts how often data.mdb was replaced by a new file
 //   blocks 1-4   256 run rows of 64 bytes: u64 pid (0: free), u64 start of that process in clock ticks,
 //                i64 stamp at which the run began, zeros
 //   blocks 5-    stamps by slot: u64 dirty flag, u64 0, 510 u64 stamps (nanoseconds since the Unix epoch; 0:
@@ -66,6 +67,10 @@ class AccessTable {
 
   // Calls `take(block number, its 510 stamps)` for each block touched since the last call that took it.
   void take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take);
+
+  // How often data.mdb was replaced by a new file of the same store, as far as this table knows.
+  [[nodiscard]] std::uint64_t replaced() const noexcept;
+  void note_replaced() noexcept;
 
   // A run: entries used since the start of the oldest run of a living process are protected from eviction.
   // Returns its row, or nothing when 256 runs are alive: then it protects nothing.

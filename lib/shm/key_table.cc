@@ -145,6 +145,7 @@ struct KeyTable::Mapping {
 };
 
 void KeyTable::point_into(const std::byte* base, const Header& header) noexcept {
+  store_ = header.store;
   txnid_ = header.txnid;
   places_ = {reinterpret_cast<const Place*>(base), header.keys};
   keys_ = {base + header.packed_at(), header.packed_bytes};

@@ -82,6 +82,7 @@ class KeyTable {
   KeyTable(const KeyTable&) = delete;
   KeyTable& operator=(const KeyTable&) = delete;
 
+  [[nodiscard]] const Uuid& store() const noexcept { return store_; }
   [[nodiscard]] std::uint64_t txnid() const noexcept { return txnid_; }
   [[nodiscard]] std::span<const Place> places() const noexcept { return places_; }
   [[nodiscard]] std::span<const std::byte> keys() const noexcept { return keys_; }
@@ -95,6 +96,7 @@ class KeyTable {
 
   std::unique_ptr<Mapping> mapping_;
   std::filesystem::path file_;  // empty: private
+  Uuid store_{};
   std::uint64_t txnid_ = 0;
   std::span<const Place> places_;
   std::span<const std::byte> keys_;

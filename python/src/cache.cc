@@ -6,6 +6,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
+#include <optional>
 #include <vector>
 
 #include "arguments.h"
@@ -26,7 +29,8 @@ Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb
     return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
   };
   Options options;
-  options.max_bytes = static_cast<std::uint64_t>(to_integer(max_bytes, "max_bytes", 0));
+  if (!max_bytes.is_none())
+    options.max_bytes = static_cast<std::uint64_t>(to_integer(max_bytes, "max_bytes", 0));
   options.read_only = read_only;
   options.lock_timeout = milliseconds(lock_timeout, "lock_timeout");
   options.batch_bytes = static_cast<std::uint64_t>(to_integer(batch_bytes, "batch_bytes", 0));
@@ -72,15 +76,17 @@ nb::list get_many(Handle& self, nb::iterable keys) {
   return found;
 }
 
+std::optional<std::int32_t> to_sequence_len(nb::handle value) {
+  if (value.is_none()) return std::nullopt;
+  const std::int64_t given = to_integer(value, "sequence_len", 1);
+  if (given > CacheKey::kMaxSequenceLen) throw nb::value_error("sequence_len is greater than 2**31 - 1");
+  return static_cast<std::int32_t>(given);
+}
+
 nb::list keys(Handle& self, nb::handle tokenizer_sha, nb::handle sequence_len) {
   std::optional<std::string> sha;
-  std::optional<std::int32_t> length;
   if (!tokenizer_sha.is_none()) sha = to_text(tokenizer_sha, "tokenizer_sha");
-  if (!sequence_len.is_none()) {
-    const std::int64_t given = to_integer(sequence_len, "sequence_len", 1);
-    if (given > CacheKey::kMaxSequenceLen) throw nb::value_error("sequence_len is greater than 2**31 - 1");
-    length = static_cast<std::int32_t>(given);
-  }
+  const std::optional<std::int32_t> length = to_sequence_len(sequence_len);
   nb::list found;
   for (CacheKey& key : self.without_gil([&](TokenizedCache& store) { return store.keys(sha, length); }))
     found.append(nb::cast(std::move(key)));
@@ -108,9 +114,36 @@ void put_many(Handle& self, nb::iterable entries) {
   self.without_gil([&](TokenizedCache& store) { store.put_many(checked); });
 }
 
-std::uint64_t prune(Handle& self, double older_than_seconds) {
-  const std::chrono::nanoseconds age = to_duration(older_than_seconds, "older_than_seconds");
-  return self.without_gil([&](TokenizedCache& store) { return store.prune(age); });
+std::uint64_t prune(Handle& self, nb::handle older_than_seconds, nb::handle tokenizer_sha,
+                    nb::handle sequence_len, nb::handle keep_last_runs, bool dry_run) {
+  PruneOptions options;
+  if (!older_than_seconds.is_none()) {
+    double seconds = 0.0;
+    if (!nb::try_cast(older_than_seconds, seconds)) {
+      throw nb::type_error(
+          fmt::format("older_than_seconds is {}, not a number", kind_of(older_than_seconds)).c_str());
+    }
+    options.older_than = to_duration(seconds, "older_than_seconds");
+  }
+  if (!tokenizer_sha.is_none()) options.tokenizer_sha = to_text(tokenizer_sha, "tokenizer_sha");
+  options.sequence_len = to_sequence_len(sequence_len);
+  if (!keep_last_runs.is_none()) {
+    constexpr std::int64_t kMost = std::numeric_limits<unsigned>::max();
+    options.keep_last_runs =
+        static_cast<unsigned>(std::min(to_integer(keep_last_runs, "keep_last_runs", 1), kMost));
+  }
+  options.dry_run = dry_run;
+  return self.without_gil([&](TokenizedCache& store) { return store.prune(options).removed; });
+}
+
+nb::dict compact(Handle& self) {
+  const CompactReport done = self.without_gil([](TokenizedCache& store) { return store.compact(); });
+  nb::dict report;
+  report["bytes_before"] = done.bytes_before;
+  report["bytes_after"] = done.bytes_after;
+  report["entries"] = done.entries;
+  report["damaged"] = done.damaged;
+  return report;
 }
 
 void declare_tokenizer(Handle& self, nb::handle tokenizer_sha, bool cuts_at_length, bool cuts_to_prefix) {
@@ -194,9 +227,9 @@ nb::tuple get_state(const Handle& self) {
     return std::chrono::duration<double>(time).count();
   };
   return nb::make_tuple(nb::bytes(self.arguments().path.data(), self.arguments().path.size()),
-                        options.max_bytes, options.read_only, seconds(options.lock_timeout),
-                        options.batch_bytes, seconds(options.batch_age), options.allow_network_filesystem,
-                        options.derive_lengths);
+                        options.max_bytes ? nb::object(nb::int_(*options.max_bytes)) : nb::none(),
+                        options.read_only, seconds(options.lock_timeout), options.batch_bytes,
+                        seconds(options.batch_age), options.allow_network_filesystem, options.derive_lengths);
 }
 
 void set_state(Handle* self, const nb::tuple& state) {
@@ -259,17 +292,16 @@ void bind_reports(nb::module_& module) {
 
 void bind_access(nb::class_<Handle>& cache) {
   cache
-      .def_static(
-          "open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = std::uint64_t{10} << 30,
-          nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
-          nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
-          nb::arg("populate") = false, nb::arg("derive_lengths") = true,
-          nb::arg("allow_network_filesystem") = false,
-          nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int = 10737418240, "
-                  "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
-                  "batch_age: float = 1.0, populate: bool = False, "
-                  "derive_lengths: bool = True, allow_network_filesystem: bool = False) -> TokenizedCache"),
-          docs::kOpen)
+      .def_static("open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = nb::none(),
+                  nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
+                  nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
+                  nb::arg("populate") = false, nb::arg("derive_lengths") = true,
+                  nb::arg("allow_network_filesystem") = false,
+                  nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int | None = None, "
+                          "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                          "batch_age: float = 1.0, populate: bool = False, derive_lengths: bool = True, "
+                          "allow_network_filesystem: bool = False) -> TokenizedCache"),
+                  docs::kOpen)
       .def("get", get, nb::arg("key"), nb::sig("def get(self, key: CacheKey) -> CachedTokens | None"),
            docs::kGet)
       .def("get_many", get_many, nb::arg("keys"),
@@ -303,7 +335,17 @@ void bind_access(nb::class_<Handle>& cache) {
 }
 
 void bind_care(nb::class_<Handle>& cache) {
-  cache.def("prune", prune, nb::kw_only(), nb::arg("older_than_seconds"), docs::kPrune)
+  cache
+      .def(
+          "prune", prune, nb::arg("older_than_seconds") = nb::none(), nb::kw_only(),
+          nb::arg("tokenizer_sha") = nb::none(), nb::arg("sequence_len") = nb::none(),
+          nb::arg("keep_last_runs") = nb::none(), nb::arg("dry_run") = false,
+          nb::sig(
+              "def prune(self, older_than_seconds: float | None = None, *, tokenizer_sha: str | None = None, "
+              "sequence_len: int | None = None, keep_last_runs: int | None = None, dry_run: bool = False) "
+              "-> int"),
+          docs::kPrune)
+      .def("compact", compact, nb::sig("def compact(self) -> dict[str, int]"), docs::kCompact)
       .def(
           "clear",
           [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.clear(); }); },

@@ -26,7 +26,9 @@ Messages, e.g. that a damaged store was set aside, go to logging.getLogger("tokc
 
 inline constexpr const char* kOpen = R"(Opens the store in directory root, or creates it.
 
-max_bytes       hard cap on the size of the file; oldest entries make room, those of this run excepted
+max_bytes       hard cap on the size of the file; oldest entries make room, those of this run excepted. None: what the
+                store was last given, 10 GiB for a new one. A larger file is made to fit when it is opened: it
+                is compacted, and if that does not do entries go, oldest last access first
 read_only       open an existing store and never take its write lock; FileNotFoundError if it is absent
 lock_timeout    seconds to wait for another process's write lock before BusyError
 batch_bytes     puts are committed when this many bytes are pending: what a kill can cost
@@ -74,12 +76,28 @@ inline constexpr const char* kClose =
     "and the figures can still be read.";
 
 inline constexpr const char* kPrune =
-    "Removes entries whose last access is older than this, those of the current run included; returns how "
-    "many.";
+    R"(Removes the entries of which all holds that is given; returns how many.
+
+older_than_seconds  the last access is longer ago than this
+tokenizer_sha       the whole sha of the tokenizer they were made with
+sequence_len        the sequence length they were made for
+keep_last_runs      not used since the start of the oldest of the newest so many runs; none go while there are fewer
+dry_run             only count
+
+Entries of the current run go too. At least one must be given, or it is a ValueError. The file keeps its size, and
+later entries use the space; compact() gives it back.)";
+
+inline constexpr const char* kCompact =
+    R"(Writes the store into a new file without gaps, and puts that in the place of the old one.
+
+Readers, also in other processes, go on meanwhile, and arrays that were returned stay valid. Other writers wait. It
+needs the space of the new file beside the old one, whose space returns when nobody has it open any more. Returns
+a dict: bytes_before, bytes_after, entries, and damaged, the records left out because they could not have been
+served. OSError, and the store as it was, when there is not space enough.)";
 
 inline constexpr const char* kClear =
     "Removes every entry, those of the current run included; returns how many. Tokens that were returned "
-    "stay valid.";
+    "stay valid.\nTakes no longer for a large store, whose space returns when nobody has it open any more.";
 
 inline constexpr const char* kSaveManifest =
     "Remembers which tokenizer this store was last used with, and flushes.";

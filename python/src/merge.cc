@@ -34,7 +34,6 @@ struct Request {
   std::string out;
   std::vector<std::string> inputs;
   Options options;
-  bool has_max_bytes = false;
 };
 
 // Without the GIL.
@@ -43,17 +42,7 @@ MergeReport run(const Request& request, const MergeOptions& options) {
   Options reading = request.options;
   reading.read_only = true;
   for (const std::string& path : request.inputs) inputs.push_back(TokenizedCache::open(path, reading));
-  Options writing = request.options;
-  if (!request.has_max_bytes) {
-    try {
-      const std::uint64_t last = TokenizedCache::open(request.out, reading).stats().last_max_bytes;
-      if (last != 0) writing.max_bytes = last;
-    } catch (const Error& error) {
-      // A new store, or one that is about to be set aside.
-      if (error.code() != Errc::kNotFound && error.code() != Errc::kDamaged) throw;
-    }
-  }
-  TokenizedCache out = TokenizedCache::open(request.out, std::move(writing));
+  TokenizedCache out = TokenizedCache::open(request.out, request.options);
   MergeReport report = merge(out, inputs, options);
   out.close();
   return report;
@@ -65,8 +54,7 @@ MergeReport merge_stores(nb::handle out, nb::iterable inputs, nb::handle max_byt
   request.out = to_path(out, "out");
   for (const nb::handle input : inputs) request.inputs.push_back(to_path(input, "inputs"));
   if (request.inputs.empty()) throw nb::value_error("inputs is empty");
-  request.has_max_bytes = !max_bytes.is_none();
-  if (request.has_max_bytes) {
+  if (!max_bytes.is_none()) {
     request.options.max_bytes = static_cast<std::uint64_t>(to_integer(max_bytes, "max_bytes", 0));
   }
   request.options.lock_timeout =

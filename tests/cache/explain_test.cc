@@ -90,6 +90,31 @@ TEST_CASE("evicted and declined, by which run") {
   CHECK(found == run.declined);
 }
 
+TEST_CASE("what a lower budget removed is told as evicted, and most of the history survives it") {
+  Fixture f;
+  {
+    auto cache = f.open({.max_bytes = std::uint64_t{4} << 20});
+    for (std::uint64_t i = 0; i < 300; ++i) cache.put(key(i), {.input_ids = ids(i, 2000)});
+    cache.put(key(1000), {.input_ids = ids(1, 10)});
+    cache.flush();
+    static_cast<void>(cache.prune(std::chrono::nanoseconds(0)));
+    for (std::uint64_t i = 0; i < 300; ++i) cache.put(key(i), {.input_ids = ids(i, 2000)});
+    cache.close();
+  }
+  auto cache = f.open({.max_bytes = std::uint64_t{1} << 20});
+  CHECK(f.file_bytes() <= std::uint64_t{1} << 20);
+  std::uint64_t evicted = 0;
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    const Explanation e = cache.explain(key(i));
+    if (e.found) continue;
+    CHECK(e.reason == MissReason::kEvicted);
+    CHECK(e.when_ns > 0);
+    ++evicted;
+  }
+  CHECK(evicted > 150);
+  CHECK(cache.explain(key(1000)).reason == MissReason::kPruned);
+}
+
 TEST_CASE("a run's misses in one line, when it ends") {
   Fixture f;
   auto cache = f.open();

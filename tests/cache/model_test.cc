@@ -55,6 +55,16 @@ TEST_CASE("random acts, with a map beside the store") {
       } else if (act == 98 && random() % 4 == 0) {
         REQUIRE(cache.clear() == model.size());
         model.clear();
+      } else if (act == 99 && random() % 2 == 0) {
+        const int tokenizer = static_cast<int>(random() % 5);
+        const auto chosen = [&](const auto& entry) {
+          return entry.first.tokenizer_sha() == sha(tokenizer) && entry.first.sequence_len() == 2;
+        };
+        const auto removed = std::erase_if(model, chosen);
+        REQUIRE(cache.prune({.tokenizer_sha = sha(tokenizer), .sequence_len = 2}).removed == removed);
+      } else if (act == 99) {
+        REQUIRE(cache.compact().entries == model.size());
+        REQUIRE(cache.verify().structure_ok);
       }
     }
     if (random() % 2 == 0) cache.close();

@@ -81,8 +81,7 @@ class Property {
 
   void open() {
     cache_.reset();
-    std::uint64_t budget = 1;
-    budget = std::uint64_t{4} << 19;
+    const std::uint64_t budget = (1 + random_() % 8) << 19;
     // Nothing is committed but by flush(), so that which put is in which commit is known.
     Options options;
     options.max_bytes = budget;

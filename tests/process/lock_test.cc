@@ -118,4 +118,38 @@ TEST_CASE("a full batch that cannot be committed is an error for the next put, w
   for (std::uint64_t i = 0; i < stored; ++i) CHECK(cache.get(key(i)));
 }
 
+TEST_CASE(
+    "two write locks of one process on one file: threads exclude each other, and closing one frees nothing") {
+  Fixture f;
+  f.open().close();
+  const auto file = f.root() / "write.lock";
+  const auto busy_elsewhere = [&] {
+    Child other([&](const Line&) {
+      try {
+        WriteLock lock(file);
+        const WriteLock::Hold hold = lock.acquire(std::chrono::milliseconds(1));
+      } catch (const Error& error) {
+        return error.code() == Errc::kBusy;
+      }
+      return false;
+    });
+    return other.succeeded();
+  };
+  WriteLock lock(file);
+  {
+    const WriteLock::Hold hold = lock.acquire(std::chrono::milliseconds(1));
+    {
+      WriteLock another(file);
+      std::thread thread([&] {
+        const std::string message =
+            error_of(Errc::kBusy, [&] { const auto none = another.acquire(std::chrono::milliseconds(10)); });
+        CHECK(message.find("another thread of this process") != std::string::npos);
+      });
+      thread.join();
+    }
+    CHECK(busy_elsewhere());
+  }
+  CHECK_FALSE(busy_elsewhere());
+}
+
 }  // namespace tokcask

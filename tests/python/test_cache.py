@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokcask
-from tokcask import CachedTokens, TokenizedCache
+from tokcask import CachedTokens, CacheKey, TokenizedCache
 
 from conftest import key, run_python
 
@@ -63,7 +63,9 @@ def test_wrong_types_are_named(cache: TokenizedCache) -> None:
     with pytest.raises(TypeError):
         untyped.put(key("a"), [1, 2])
     with pytest.raises(TypeError):
-        untyped.prune(3600)
+        untyped.prune(3600, "a tokenizer")
+    with pytest.raises(TypeError, match="older_than_seconds is str, not a number"):
+        untyped.prune("an hour")
     with pytest.raises(TypeError):
         TokenizedCache()
     assert cache.hits == cache.misses == 0
@@ -121,6 +123,7 @@ def test_closed(tmp_path: pathlib.Path) -> None:
         cache.flush,
         lambda: cache.prune(older_than_seconds=0),
         cache.clear,
+        cache.compact,
         cache.verify,
         cache.save_manifest,
         lambda: cache.add_tokenize_seconds(1),
@@ -161,6 +164,56 @@ def test_prune_and_clear(cache: TokenizedCache) -> None:
     assert cache.get(key("a")) is None
 
 
+def test_prune_by_tokenizer_length_and_runs(cache: TokenizedCache) -> None:
+    for sha in ("a" * 64, "b" * 64):
+        for length in (10, 20):
+            cache.put(CacheKey("s", sha, length), CachedTokens([1]))
+    with pytest.raises(ValueError, match="nothing says which"):
+        cache.prune()
+    for bad in ({"keep_last_runs": 0}, {"sequence_len": 0}, {"sequence_len": 2**31}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            cache.prune(**bad)  # type: ignore[arg-type]
+    cache.flush()
+    assert cache.prune(tokenizer_sha="a" * 64, sequence_len=10, dry_run=True) == 1
+    assert cache.entry_count == 4
+    assert cache.prune(tokenizer_sha="a" * 64, sequence_len=10) == 1
+    assert cache.prune(3600, tokenizer_sha="b" * 64) == 0
+    assert cache.prune(keep_last_runs=2**40) == 0
+    assert cache.prune(sequence_len=20) == 2
+    assert [key.tokenizer_sha for key in cache.keys()] == ["b" * 64]
+
+
+def test_compact(cache: TokenizedCache) -> None:
+    cache.put_many((key(str(n)), CachedTokens(np.arange(n))) for n in range(500))
+    cache.flush()
+    held = [cache.get(key(str(n))) for n in range(0, 500, 7)]
+    for n in range(0, 500, 2):
+        cache.put(CacheKey(str(n), "other", 9), CachedTokens(np.arange(700)))
+    assert cache.prune(tokenizer_sha="other") == 250
+    report = cache.compact()
+    assert report["bytes_after"] < report["bytes_before"]
+    assert report["bytes_after"] == cache.file_bytes
+    assert (report["entries"], report["damaged"]) == (500, 0)
+    for n, tokens in zip(range(0, 500, 7), held, strict=True):
+        assert tokens is not None
+        assert tokens.input_ids.tolist() == list(range(n))
+    assert cache.get(key("499")) == CachedTokens(np.arange(499))
+    assert cache.verify().ok
+
+
+def test_the_budget_that_was_given_last(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        assert cache.max_bytes == 10 * 1024**3
+        pickled = pickle.dumps(cache)
+        cache.put_many((key(str(n)), CachedTokens(np.arange(2000))) for n in range(400))
+    with TokenizedCache.open(tmp_path / "store", max_bytes=1 << 20) as cache:
+        assert cache.file_bytes <= cache.max_bytes == 1 << 20
+        assert 50 < cache.entry_count < 130
+    assert "made smaller for a budget of 1048576 bytes" in caplog.text
+    with TokenizedCache.open(tmp_path / "store") as cache, pickle.loads(pickled) as again:
+        assert cache.max_bytes == again.max_bytes == 1 << 20
+
+
 def test_pickles_as_path_and_options(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with TokenizedCache.open(
@@ -191,6 +244,7 @@ def test_read_only(tmp_path: pathlib.Path) -> None:
             lambda: reader.put(key("b"), CachedTokens([1])),
             lambda: reader.prune(older_than_seconds=0),
             reader.clear,
+            reader.compact,
             reader.save_manifest,
         ):
             with pytest.raises(tokcask.ReadOnlyError):

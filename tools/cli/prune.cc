@@ -1,6 +1,11 @@
 #include <chrono>
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include "cli/cli.h"
@@ -14,30 +19,84 @@ namespace {
 
 struct Arguments {
   std::string store;
-  std::string older_than;
+  std::optional<std::string> older_than;
+  std::optional<std::string> tokenizer;
+  std::optional<std::int32_t> sequence_len;
+  std::optional<unsigned> keep_last_runs;
+  bool dry_run = false;
   bool json = false;
 };
 
+// The tokenizer whose sha begins with `prefix`.
+std::string whole_sha(TokenizedCache& cache, const std::string& prefix) {
+  std::vector<std::string> found;
+  for (const std::string& sha : cache.tokenizers()) {
+    if (sha == prefix) return sha;
+    if (sha.starts_with(prefix)) found.push_back(sha);
+  }
+  if (found.size() == 1) return found.front();
+  if (found.empty()) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("--tokenizer: no tokenizer of this store begins with {}", printable(prefix)));
+  }
+  throw Error(Errc::kInvalidArgument,
+              fmt::format("--tokenizer: {} tokenizers of this store begin with {}; give more of it",
+                          found.size(), printable(prefix)));
+}
+
+PruneOptions options_of(TokenizedCache& cache, const Arguments& arguments) {
+  PruneOptions options;
+  if (arguments.older_than) options.older_than = parse_duration(*arguments.older_than);
+  if (arguments.tokenizer) options.tokenizer_sha = whole_sha(cache, *arguments.tokenizer);
+  options.sequence_len = arguments.sequence_len;
+  options.keep_last_runs = arguments.keep_last_runs;
+  options.dry_run = arguments.dry_run;
+  return options;
+}
+
+Json json_of(const PruneOptions& options, const PruneReport& report, const Stats& stats) {
+  Json document = json_document("prune");
+  if (options.older_than) {
+    document["older_than_seconds"] =
+        std::chrono::duration_cast<std::chrono::seconds>(*options.older_than).count();
+  }
+  if (options.tokenizer_sha) document["tokenizer_sha"] = *options.tokenizer_sha;
+  if (options.sequence_len) document["sequence_len"] = *options.sequence_len;
+  if (options.keep_last_runs) document["keep_last_runs"] = *options.keep_last_runs;
+  document["dry_run"] = options.dry_run;
+  document["removed"] = report.removed;
+  document["removed_bytes"] = report.bytes;
+  document["entry_count"] = stats.entry_count;
+  document["total_bytes"] = stats.total_bytes;
+  document["file_bytes"] = stats.file_bytes;
+  return document;
+}
+
 int prune(Session& session, const Arguments& arguments) {
-  const std::chrono::nanoseconds age = parse_duration(arguments.older_than);
-  TokenizedCache cache = open_to_change(arguments.store, session.console);
-  const std::uint64_t removed = cache.prune(age);
-  cache.flush();
+  if (!arguments.older_than && !arguments.tokenizer && !arguments.sequence_len && !arguments.keep_last_runs) {
+    throw Error(Errc::kInvalidArgument,
+                "prune: nothing says which entries to remove: give --older-than, --tokenizer, --seq-len or "
+                "--keep-last-runs");
+  }
+  TokenizedCache cache = arguments.dry_run ? open_to_read(arguments.store, session.console)
+                                           : open_to_change(arguments.store, session.console);
+  const PruneOptions options = options_of(cache, arguments);
+  const PruneReport report = cache.prune(options);
   const Stats stats = cache.stats();
   cache.close();
   if (arguments.json) {
-    Json document = json_document("prune");
-    document["older_than_seconds"] = std::chrono::duration_cast<std::chrono::seconds>(age).count();
-    document["removed"] = removed;
-    document["entry_count"] = stats.entry_count;
-    document["total_bytes"] = stats.total_bytes;
-    document["file_bytes"] = stats.file_bytes;
-    print_json(session.console, document);
-  } else {
-    Table table;
-    table.add("removed", format_count(removed));
-    table.add("left", format_count(stats.entry_count));
-    session.console.data(table.text());
+    print_json(session.console, json_of(options, report, stats));
+    return kExitOk;
+  }
+  Table table;
+  table.add(options.dry_run ? "would remove" : "removed", format_count(report.removed));
+  table.add("bytes", format_mib(report.bytes));
+  table.add(options.dry_run ? "of" : "left", format_count(stats.entry_count));
+  session.console.data(table.text());
+  if (report.removed > 0 && !options.dry_run) {
+    session.console.note(
+        fmt::format("the file keeps its size for later entries; 'tokcask compact {}' gives it back",
+                    printable(arguments.store)));
   }
   return kExitOk;
 }
@@ -46,17 +105,29 @@ int prune(Session& session, const Arguments& arguments) {
 
 void add_prune(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("prune", "Remove the entries that were not used for some time");
+  CLI::App* verb = app.add_subcommand("prune", "Remove the entries of which all holds that is given");
   verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("--older-than", arguments->older_than, "age of the last access: 30d, 12h, 45m or 10s")
-      ->required()
+  verb->add_option("--older-than", arguments->older_than, "last used longer ago: 30d, 12h, 45m or 10s")
       ->type_name("AGE");
+  verb->add_option("--tokenizer", arguments->tokenizer,
+                   "made with this tokenizer: its sha, or how that begins")
+      ->type_name("SHA");
+  verb->add_option("--seq-len", arguments->sequence_len, "made for this sequence length")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  verb->add_option("--keep-last-runs", arguments->keep_last_runs,
+                   "not used since the start of the oldest of the newest N runs")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  verb->add_flag("--dry-run", arguments->dry_run, "only say how many that are");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "The file keeps its size; later entries use the space.\n"
+      "At least one of them must be given. The file keeps its size; later entries use the space, and\n"
+      "'tokcask compact' gives it back.\n"
       "Examples:\n"
       "  tokcask prune /data/tokens --older-than 30d\n"
-      "  tokcask prune /data/tokens --older-than 12h --json");
+      "  tokcask prune /data/tokens --tokenizer 3f2a --seq-len 2048 --dry-run\n"
+      "  tokcask prune /data/tokens --keep-last-runs 5 --json");
   verb->callback([arguments, &action] {
     action = [arguments](Session& session) { return prune(session, *arguments); };
   });

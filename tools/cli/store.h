@@ -12,12 +12,12 @@ namespace tokcask::cli {
 // Never takes the write lock. Throws Error(kNotFound) when `path` holds no store.
 [[nodiscard]] TokenizedCache open_to_read(const std::string& path, Console& console);
 
-// To be changed, with the budget that it was last written with. Throws Error(kNotFound) when `path` holds no
+// To be changed, with the budget that it was last given. Throws Error(kNotFound) when `path` holds no
 // store, and creates none.
 [[nodiscard]] TokenizedCache open_to_change(const std::string& path, Console& console);
 
 // To be filled, and made if it is not there. `max_bytes` as parse_size() takes it; empty: the budget that the
-// store was last written with, or the library's default for a new one.
+// store was last given, or the library's default for a new one.
 [[nodiscard]] TokenizedCache open_to_fill(const std::string& path, const std::string& max_bytes,
                                           Console& console);
 

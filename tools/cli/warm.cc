@@ -217,8 +217,10 @@ void add_options(CLI::App& verb, Arguments& arguments) {
   verb.add_option("--jobs", arguments.jobs, "threads to read and tokenize on; 0, the default: all cores")
       ->check(CLI::Range(0U, 1024U))
       ->type_name("N");
-  verb.add_option("--max-bytes", arguments.max_bytes,
-                  "hard cap on the size of the store, e.g. 500M; default 10G")
+  verb.add_option(
+          "--max-bytes", arguments.max_bytes,
+          "hard cap on the size of the store, e.g. 500M; default: what it was last given, 10G for a new "
+          "one")
       ->type_name("SIZE");
   verb.add_flag("--rehash", arguments.rehash, "read every file, also those that look unchanged");
   verb.add_flag("--quiet", arguments.quiet, "no progress, no lists of left-out files");

@@ -1,0 +1,134 @@
+// The engine of a file that was replaced: how it notices, and how its handles and its pending puts move on.
+#include <time.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cache/engine.h"
+
+namespace tokcask {
+
+namespace {
+
+constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+
+// To within milliseconds, for the price of a few loads.
+std::int64_t coarse_now_ns() noexcept {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec * kNsPerSecond + now.tv_nsec;
+}
+
+}  // namespace
+
+bool Engine::replaced() noexcept {
+  if (replaced_.load(std::memory_order_relaxed)) return true;
+  // The shared count tells at once, and may be wrong or lost; the file's name is the truth.
+  const std::uint64_t count = access_->replaced();
+  const std::int64_t now = coarse_now_ns();
+  if (count == replaced_seen_.load(std::memory_order_relaxed) &&
+      now < look_again_ns_.load(std::memory_order_relaxed)) {
+    return false;
+  }
+  replaced_seen_.store(count, std::memory_order_relaxed);
+  look_again_ns_.store(now + kNsPerSecond, std::memory_order_relaxed);
+  const auto current = files::id_of(data_);
+  if (!current || *current == file_id_) return false;
+  replaced_.store(true, std::memory_order_relaxed);
+  return true;
+}
+
+void Engine::note_new_file() {
+  if (!writer_->new_file() || has_made_) return;
+  made_ = *writer_->new_file();
+  has_made_.store(true, std::memory_order_release);
+  note_replaced();
+}
+
+bool Engine::handed_over() {
+  const std::lock_guard lock(pending_mutex_);
+  return handed_over_;
+}
+
+void Engine::require_here() const {
+  if (handed_over_) throw Replaced{};
+}
+
+bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait) {
+  // No commit may be going on: it has taken puts out of the batch.
+  std::unique_lock commit(commit_mutex_, std::defer_lock);
+  if (wait) {
+    commit.lock();
+  } else if (!commit.try_lock()) {
+    return false;
+  }
+  {
+    const std::scoped_lock lock(pending_mutex_, next.pending_mutex_);
+    if (next.handed_over_) return false;
+    handed_over_ = true;
+    const std::size_t page_bytes = environment_->page_bytes();
+    Batch shown = active_;
+    shown.absorb(std::move(moved_), page_bytes);
+    moved_ = std::move(shown);
+    if (!active_.empty()) {
+      next.oldest_pending_ =
+          next.active_.empty() ? oldest_pending_ : std::min(oldest_pending_, next.oldest_pending_);
+      next.batch_age_ = batch_age_;
+      next.batch_bytes_ = batch_bytes_;
+      next.active_.absorb(std::exchange(active_, Batch{}), page_bytes);
+      next.start_committer();
+    }
+  }
+  DeclaredTraits declared;
+  {
+    const std::lock_guard lock(read_mutex_);
+    declared = declared_;
+  }
+  {
+    const std::lock_guard lock(next.read_mutex_);
+    next.declared_.merge(declared);
+  }
+  pending_changed_.notify_all();
+  room_made_.notify_all();
+  next.pending_changed_.notify_all();
+
+  if (next.uuid_ != uuid_) {  // a new store, which does not know the run
+    run->run_id = 0;
+    run->saved = 0;
+  }
+  // The new row before the old one goes, so that what the run used is protected all the time.
+  const std::optional<std::size_t> row = std::exchange(run->row, next.access_->begin_run(run->start));
+  if (row) access_->end_run(*row);
+  {
+    const std::lock_guard lock(next.runs_mutex_);
+    next.runs_.push_back(run);
+  }
+  const std::lock_guard lock(runs_mutex_);
+  std::erase(runs_, run);
+  return true;
+}
+
+void Engine::leave(const std::shared_ptr<Run>& run) {
+  if (const auto row = std::exchange(run->row, std::nullopt)) access_->end_run(*row);
+  const std::lock_guard lock(runs_mutex_);
+  std::erase(runs_, run);
+}
+
+void Engine::commit_elsewhere() {
+  Options options;
+  options.allow_network_filesystem = true;  // as when this engine was opened
+  {
+    const std::lock_guard lock(runs_mutex_);
+    const auto writing = std::find_if(
+        runs_.begin(), runs_.end(), [](const std::shared_ptr<Run>& run) { return !run->options.read_only; });
+    if (writing != runs_.end()) options = (*writing)->options;
+  }
+  const std::shared_ptr<Engine> next = open(root_, options);
+  if (next.get() == this) return commit_pending(false);
+  commit_pending(false, [&](const Write& write) {
+    const std::lock_guard lock(next->commit_mutex_);
+    write(next->writer());
+  });
+}
+
+}  // namespace tokcask

@@ -1,0 +1,47 @@
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "support.h"
+
+using namespace tokcask;
+using test::Outcome;
+
+namespace {
+
+void fill(const test::TempDir& dir, int files) {
+  for (int i = 0; i < files; ++i)
+    dir.write("corpus/" + std::to_string(i), std::string(3000, 'a') + std::to_string(i));
+  REQUIRE(
+      test::run({"warm", dir / "store", dir / "corpus", "--tokenizer", "bytes", "--seq-len", "2048"}).code ==
+      0);
+}
+
+}  // namespace
+
+TEST_CASE("compact: gives back what a prune has freed, and says how much") {
+  const test::TempDir dir;
+  fill(dir, 60);
+  REQUIRE(test::run({"prune", dir / "store", "--older-than", "0s"}).code == 0);
+  const auto before = std::filesystem::file_size(dir / "store/data.mdb");
+  const auto document = test::run({"compact", dir / "store", "--json"}).json();
+  CHECK(document["command"] == "compact");
+  CHECK(document["bytes_before"] >= before);
+  CHECK(document["bytes_after"] == std::filesystem::file_size(dir / "store/data.mdb"));
+  CHECK(document["bytes_after"] < document["bytes_before"]);
+  CHECK(document["entry_count"] == 0);
+  CHECK(document["damaged"] == 0);
+  fill(dir, 60);
+  const Outcome outcome = test::run({"compact", dir / "store"});
+  CHECK(outcome.code == cli::kExitOk);
+  CHECK(outcome.out.find("entries  60\n") != std::string::npos);
+  CHECK(outcome.err.find("when nobody has it open") != std::string::npos);
+  CHECK(test::run({"verify", dir / "store"}).code == cli::kExitOk);
+}
+
+TEST_CASE("compact: absent stores") {
+  const test::TempDir dir;
+  CHECK(test::run({"compact", dir / "absent"}).code == cli::kExitNoStore);
+  CHECK_FALSE(std::filesystem::exists(dir / "absent"));
+}
