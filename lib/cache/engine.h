@@ -92,8 +92,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] const FileId& file_id() const noexcept { return file_id_; }
 
   // ---- Handles ----
-  std::shared_ptr<Run> begin_run(const Options& options);
-  // Commits what is pending and the run's figures. Throws what flush() throws, after the run has ended.
+  // What a handle belongs to: this run, if it is alive; else that of the options; else, for a data set, the
+  // newest living one of this process; else one that begins.
+  struct RunChoice {
+    std::optional<shm::RunRef> run;
+    bool of_process = false;
+  };
+  std::shared_ptr<Run> begin_run(const Options& options, const RunChoice& choice);
+  // Commits what is pending and the figures of runs, and leaves the run. Throws what flush() throws, when all
+  // that is done.
   void end_run(const std::shared_ptr<Run>& run);
   void message(Severity severity, std::string_view text);
 
@@ -102,6 +109,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys, Run& run);
   std::vector<bool> contains_many(std::span<const CacheKey> keys, Run& run);
   Stats stats(const Run& run);
+  std::vector<RunFigures> runs();
   VerifyReport verify();
   std::optional<SourceDirectory> source_directory(std::string_view path);
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
@@ -134,7 +142,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- Writing ----
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
            const std::shared_ptr<Run>& run);
-  bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run);
+  bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
   void save_manifest(std::string_view tokenizer_sha);
@@ -158,7 +166,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Found look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
                 const CacheKey& key) const;
   void remember_checked(const record::Header& header);
-  std::optional<TokenView> pending_view(const CacheKey& key);
+  std::optional<TokenView> pending_view(const CacheKey& key, const Run& run);
   // For each key that is there, in key order: its index, its record, and what keeps that alive. Counts and
   // touches.
   using Hit = std::function<void(std::size_t, TokenView)>;
@@ -172,12 +180,19 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void report_damage(std::string_view key, const char* reason);
   void report_read_error(const Error& error);
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
+  // Of a run that is in the store.
+  [[nodiscard]] RunFigures figures_of(const rows::RunRow& row) const;
+  [[nodiscard]] RunFigures last_run(std::uint64_t last_stored);
 
   // Writing (engine_write.cc)
   void note_first_pending();
   void start_committer();
   void committer_loop();
-  void commit_pending(bool fold);  // with commit_mutex_ held
+  // With commit_mutex_ held. Without puts, only if figures have changed that are to be saved: those of this
+  // process's runs, or of all.
+  enum class SaveRuns { kOwn, kAll };
+  void commit_pending(bool fold, SaveRuns save);
+  [[nodiscard]] bool has_unsaved(SaveRuns save) const;
   Writer& writer();
   // Of all handles that write: the smallest budget, the shortest patience.
   WriteLimits limits();
@@ -188,7 +203,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const unsigned generation_;  // see fork.h
   std::array<std::uint8_t, 16> uuid_{};
   const std::byte* map_ = nullptr;
-  std::unique_ptr<shm::AccessTable> access_;
+  std::shared_ptr<shm::AccessTable> access_;  // shared with the runs
   Populator populator_;
 
   std::atomic<bool> told_private_{false};
@@ -208,11 +223,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   bool read_error_told_ = false;
 
   std::mutex runs_mutex_;
-  Runs runs_;
+  std::vector<std::shared_ptr<Run>> runs_;
 
   std::mutex commit_mutex_;
   std::unique_ptr<Writer> writer_;  // made by the first write: it creates a file
   std::chrono::steady_clock::time_point last_fold_{};
+  std::atomic<bool> raised_{false};  // access times, by raise_last_access(): to be committed
 
   std::mutex pending_mutex_;
   std::condition_variable pending_changed_;

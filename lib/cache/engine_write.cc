@@ -53,6 +53,8 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
+  run->note(key);
+  run->used(put.stamp);
   if (options.last_access_ns && *options.last_access_ns < put.stamp) {
     put.stamp = std::max<std::uint64_t>(*options.last_access_ns, 1);  // 0 is for what has none
     put.dated = true;
@@ -63,7 +65,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
 }
 
-bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run) {
+bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
   const std::shared_ptr<Snapshot> snapshot = this->snapshot();
   const std::lock_guard lock(read_mutex_);
   const lmdb::ReadTransaction& transaction = snapshot->transaction();
@@ -71,7 +73,7 @@ bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns
       look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
   if (!found.record) return false;
   access_->touch(found.record->header.slot, std::min(last_access_ns, access_->next_stamp()));
-  ++run.raised;
+  raised_ = true;
   return true;
 }
 
@@ -122,7 +124,7 @@ void Engine::committer_loop() {
     std::optional<Error> failure;
     try {
       const std::lock_guard commit_lock(commit_mutex_);
-      commit_pending(false);
+      commit_pending(false, SaveRuns::kOwn);
     } catch (const Error& error) {
       failure = error;
     }
@@ -148,17 +150,19 @@ Writer& Engine::writer() {
   return *writer_;
 }
 
-void Engine::commit_pending(bool fold) {
-  Runs runs;
-  {
-    const std::lock_guard lock(runs_mutex_);
-    std::copy_if(runs_.begin(), runs_.end(), std::back_inserter(runs), [](const std::shared_ptr<Run>& run) {
-      return !run->options.read_only && run->activity() != run->saved;
-    });
-  }
+bool Engine::has_unsaved(SaveRuns save) const {
+  const auto entries = access_->runs().entries();
+  return std::any_of(entries.begin(), entries.end(), [&](const shm::RunTable::Entry& entry) {
+    return entry.unsaved() && (save == SaveRuns::kAll || entry.own);
+  });
+}
+
+void Engine::commit_pending(bool fold, SaveRuns save) {
+  const bool raised = raised_.exchange(false);
+  const bool unsaved = has_unsaved(save);
   {
     const std::lock_guard lock(pending_mutex_);
-    if (active_.empty() && runs.empty()) return;
+    if (active_.empty() && !raised && !unsaved) return;
     std::swap(active_, committing_);
   }
   const auto now = std::chrono::steady_clock::now();
@@ -166,11 +170,12 @@ void Engine::commit_pending(bool fold) {
   Writer::Keys done;
   std::optional<Error> failure;
   try {
-    writer().write(committing_, runs, limits(), fold,
+    writer().write(committing_, limits(), fold,
                    [&](const Writer::Keys& keys) { done.insert(done.end(), keys.begin(), keys.end()); });
     if (fold) last_fold_ = now;
   } catch (const Error& error) {
     failure = error;
+    if (raised) raised_ = true;
   }
   {
     const std::lock_guard lock(pending_mutex_);
@@ -188,14 +193,14 @@ void Engine::commit_pending(bool fold) {
 
 void Engine::flush() {
   const std::lock_guard lock(commit_mutex_);
-  commit_pending(true);
+  commit_pending(true, SaveRuns::kOwn);
 }
 
 std::uint64_t Engine::prune(std::chrono::nanoseconds age) {
   const std::uint64_t now = now_ns();  // before any waiting: what is used meanwhile is not older than `age`
   const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
   const std::lock_guard lock(commit_mutex_);
-  commit_pending(true);
+  commit_pending(true, SaveRuns::kOwn);
   return writer().remove_older(ago < now ? now - ago : 0, limits());
 }
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 
 #include <tokcask/error.h>
@@ -28,7 +29,8 @@ class Handle {
     std::shared_ptr<Engine> engine;  // empty once closed
     std::shared_ptr<Run> run;
     // What a child may read of its parent's.
-    FileId file{};  // not changed after the open
+    FileId file{};                   // not changed after the open
+    std::optional<shm::RunRef> ref;  // of the run; not changed after the open
     std::atomic<bool> closed{false};
   };
 
@@ -48,8 +50,9 @@ class Handle {
     Open* open_;
   };
 
-  // Opens the store; see Engine::open() for what it throws.
-  Handle(std::filesystem::path root, Options options);
+  // Opens the store; see Engine::open() for what it throws. `of_process`: it joins a run of this process, if
+  // there is one.
+  Handle(std::filesystem::path root, Options options, bool of_process = false);
   // Closes; a failing last commit becomes a warning.
   ~Handle();
   Handle(const Handle&) = delete;
@@ -68,12 +71,13 @@ class Handle {
   [[nodiscard]] const Options& options() const noexcept { return options_; }
 
  private:
-  [[nodiscard]] std::unique_ptr<Open> start(const FileId* inspected) const;
+  [[nodiscard]] std::unique_ptr<Open> start(const Open* inherited) const;
   Open* reopen(Open* inherited);
   [[nodiscard]] Error closed_error() const;
 
   const std::filesystem::path root_;
   const Options options_;
+  const bool of_process_;
   std::atomic<Open*> open_{nullptr};
 };
 

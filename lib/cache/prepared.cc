@@ -153,6 +153,7 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
     epoch = epoch_of(engine, *snapshot);
     const std::uint64_t stamp = engine.access().next_stamp();
+    run.used(stamp);
     const bool by_place = !engine.withholds();
     if (indices.size() > 1) fetch_ahead(engine, *epoch, indices);
     for (std::size_t i = 0; i < indices.size(); ++i) {
@@ -164,7 +165,7 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
       engine.access().touch(record->header.slot, stamp);
       hit(i, view_of(record->ids, record->mask, snapshot));
     }
-    run.hits += indices.size() - rest.size();
+    if (rest.size() < indices.size()) run.hits += indices.size() - rest.size();
   } catch (const Error&) {
     // The way by key says what is wrong, once.
     rest.resize(indices.size());

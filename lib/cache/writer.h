@@ -31,8 +31,6 @@
 
 namespace tokcask {
 
-using Runs = std::vector<std::shared_ptr<Run>>;
-
 struct WriteLimits {
   std::uint64_t max_bytes = 0;
   std::chrono::milliseconds lock_timeout{0};
@@ -48,10 +46,10 @@ class Writer {
   Writer(const lmdb::Environment& environment, shm::AccessTable& access, const std::filesystem::path& root,
          Warn warn, Withhold withhold);
 
-  // Commits `batch`, the figures of `runs` where they changed, and access times if `fold`. Each group of puts
-  // that is done with, committed or declined, is told to `on_done`; after an Error those told are not to be
-  // tried again.
-  void write(const Batch& batch, const Runs& runs, const WriteLimits& limits, bool fold,
+  // Commits `batch`, the figures of all runs where they changed, and access times if `fold`. Each group of
+  // puts that is done with, committed or declined, is told to `on_done`; after an Error those told are not to
+  // be tried again.
+  void write(const Batch& batch, const WriteLimits& limits, bool fold,
              const std::function<void(const Keys&)>& on_done);
 
   // Removes all entries whose last access is before `before`, protected or not; returns how many.
