@@ -115,8 +115,8 @@ std::string line_of(const std::vector<Column>& columns,
   return line + '\n';
 }
 
-std::string to_text(const std::vector<RunFigures>& runs, Console& console) {
-  if (runs.empty()) return "no runs yet\n";
+void print_table(const std::vector<RunFigures>& runs, Console& console) {
+  if (runs.empty()) return console.data("no runs yet\n");
   std::vector<Column> columns = columns_of(runs);
   const std::size_t hidden = console.data_on_terminal() ? fit(columns, Console::width()) : 0;
   std::string text = line_of(columns, [](const Column& column) { return column.padded(column.title); });
@@ -127,11 +127,11 @@ std::string to_text(const std::vector<RunFigures>& runs, Console& console) {
       return console.colored(cell, runs[i].state == RunState::kAlive ? Color::kGreen : Color::kRed);
     });
   }
+  console.data(text);
   if (hidden != 0) {
     console.note(
         fmt::format("{} more columns have no room here; a wider terminal or --json shows them", hidden));
   }
-  return text;
 }
 
 int runs(Session& session, const Arguments& arguments) {
@@ -144,7 +144,7 @@ int runs(Session& session, const Arguments& arguments) {
     for (const RunFigures& run : runs) document["runs"].push_back(json_run(run));
     print_json(session.console, document);
   } else {
-    session.console.data(to_text(runs, session.console));
+    print_table(runs, session.console);
   }
   return kExitOk;
 }
