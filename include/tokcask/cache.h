@@ -10,7 +10,7 @@
 // Threads: all members may be called from any thread at any time.
 // Processes: any number may have the store open, readers and writers. After fork() the child's first call
 // reopens the store; it never touches the environment it inherited, and puts that were pending at the fork
-// belong to the parent alone.
+// belong to the parent alone. It belongs to its parent's run.
 // Failure: see error.h. get and get_many never throw for what is in the store; damage is a miss and one
 // warning.
 #pragma once
@@ -141,6 +141,10 @@ class TOKCASK_API TokenizedCache {
   void save_manifest(std::string_view tokenizer_sha = {});
 
   [[nodiscard]] Stats stats();
+  // The runs of the store that did anything, living ones included, newest first; at most the last 256.
+  [[nodiscard]] std::vector<RunFigures> runs();
+  // The run this handle belongs to, for Options::run_id in another process; 0 if it has none.
+  [[nodiscard]] std::uint64_t run_id();
   // Adds to the run's figures the time that the caller spent tokenizing.
   void add_tokenize_seconds(double seconds);
 

@@ -53,6 +53,10 @@ struct DatasetOptions {
   // Have all of data.mdb read into the page cache in the background, in file order.
   bool populate = false;
 
+  // As in Options. 0, or a run that is not alive: the newest living run that this process has on the store,
+  // or one that begins.
+  std::uint64_t run_id = 0;
+
   // As in Options.
   bool derive_lengths = true;
   bool allow_network_filesystem = false;
@@ -100,6 +104,9 @@ class TOKCASK_API TokenDataset {
   void close();
 
   [[nodiscard]] const std::filesystem::path& root() const noexcept;
+
+  // The run it belongs to, for DatasetOptions::run_id elsewhere; 0 if it has none or is closed.
+  [[nodiscard]] std::uint64_t run_id() const;
 
  private:
   class Impl;

@@ -28,6 +28,14 @@ struct Options {
   // Open an existing store without ever taking its write lock. Absent: Error(kNotFound).
   bool read_only = false;
 
+  // Belong to this run, if it is alive on this store: what it did and what it protects is then told for all
+  // its processes together. 0, or a run that is not alive: begin one. Handles that were inherited through
+  // fork() or pickled know their run by themselves; this is for processes that a launcher starts.
+  std::uint64_t run_id = 0;
+
+  // Look without a trace: no run, no hits in the store's figures, no access times. Read-only.
+  bool observe = false;
+
   // What a kill can cost: puts are committed when this many payload bytes are pending...
   std::uint64_t batch_bytes = std::uint64_t{64} << 20;
   // ... or when the oldest pending put is this old.

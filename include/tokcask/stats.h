@@ -7,19 +7,33 @@
 
 namespace tokcask {
 
-// One run: by default from open() to close() of a handle.
+enum class RunState {
+  kAlive,
+  kEnded,
+  kKilled,  // the process that began it died without closing it
+};
+
+// A run: what a process does between open() and close() of a handle, with all that its children and workers
+// do for it. See Options::run_id.
 struct RunFigures {
   std::uint64_t run_id = 0;     // 1 for the store's first run; 0 when there was none
   std::int64_t started_ns = 0;  // nanoseconds since the Unix epoch
-  std::int64_t ended_ns = 0;    // 0 while the run is alive, or when it was killed
-  std::uint64_t hits = 0;
-  std::uint64_t derived = 0;  // of the hits, those served from an entry of another sequence length
+  std::int64_t ended_ns = 0;    // 0 while the run is alive; when it was killed, its last activity
+  RunState state = RunState::kAlive;
+  std::int64_t last_active_ns = 0;  // the last look-up or put; 0: none yet
+  std::uint64_t hits = 0;           // those that were derived included
+  std::uint64_t derived = 0;        // served from an entry of another sequence length
   std::uint64_t misses = 0;
   std::uint64_t puts = 0;         // entries committed
   std::uint64_t declined = 0;     // puts declined because only protected entries were left to evict
   std::uint64_t evicted = 0;      // entries evicted to make room
   double tokenize_seconds = 0.0;  // as told by add_tokenize_seconds()
-  std::uint64_t bytes_after = 0;  // total_bytes at the run's last commit
+  std::uint64_t bytes_after = 0;  // total_bytes when its figures were last saved
+  // Of the first key that was looked up or put: at most 64 bytes of its tokenizer's sha, and its length.
+  // Empty and 0 before that.
+  std::string tokenizer_sha;
+  std::uint32_t sequence_len = 0;
+  bool several_tokenizers = false;  // other tokenizers or lengths were used too
 
   [[nodiscard]] double hit_rate() const noexcept {
     const std::uint64_t total = hits + misses;
@@ -36,9 +50,9 @@ struct Stats {
   std::uint64_t max_bytes = 0;       // the budget in force for this handle
   std::uint64_t last_max_bytes = 0;  // the budget of the handle that committed last; 0: none has
   std::uint64_t pending = 0;         // puts not committed yet
-  RunFigures run;                    // this handle's run so far
-  RunFigures last_run;               // the newest run whose figures were recorded, this one included
-  std::string tokenizer_sha;         // as told by save_manifest(), or empty
+  RunFigures run;                    // what this handle did so far, and the id of the run it belongs to
+  RunFigures last_run;        // the newest run that did anything, this one included, with all its members
+  std::string tokenizer_sha;  // as told by save_manifest(), or empty
 };
 
 // One finding of verify().

@@ -53,6 +53,7 @@ TokenizedCache TokenizedCache::open(const std::filesystem::path& root, Options o
     throw Error(Errc::kInvalidArgument, fmt::format("max_bytes is {}; it must be at least {}",
                                                     *options.max_bytes, Options::kMinMaxBytes));
   }
+  if (options.observe) options.read_only = true;
   return TokenizedCache(std::make_unique<Impl>(root, std::move(options)));
 }
 
@@ -96,7 +97,7 @@ void TokenizedCache::put(const CacheKey& key, const Tokens& tokens, const PutOpt
 
 bool TokenizedCache::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
   return impl_->write(
-      [&](Engine& engine, const auto& run) { return engine.raise_last_access(key, last_access_ns, *run); });
+      [&](Engine& engine, const auto&) { return engine.raise_last_access(key, last_access_ns); });
 }
 
 void TokenizedCache::put_many(std::span<const std::pair<CacheKey, Tokens>> entries) {
@@ -180,9 +181,13 @@ Stats TokenizedCache::stats() {
   return lease->stats(*lease.run());
 }
 
+std::vector<RunFigures> TokenizedCache::runs() { return impl_->lease()->runs(); }
+
+std::uint64_t TokenizedCache::run_id() { return impl_->lease().run()->run_id(); }
+
 void TokenizedCache::add_tokenize_seconds(double seconds) {
   const auto lease = impl_->lease();
-  lease.run()->tokenize_ns += static_cast<std::int64_t>(seconds * 1e9);
+  if (seconds > 0) lease.run()->tokenize_ns += static_cast<std::uint64_t>(seconds * 1e9);
 }
 
 const std::filesystem::path& TokenizedCache::root() const noexcept { return impl_->root(); }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -78,6 +79,12 @@ class Commit {
   // Raises the stored access times of a chunk of slots to `stamps`.
   void fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps);
 
+  // A row of fixed size as this transaction has it.
+  template <typename Row>
+  [[nodiscard]] std::optional<Row> row(const rows::MetaKey& key) const {
+    const auto value = transaction_.get(lmdb::Table::kMeta, key.bytes());
+    return value ? rows::read_row<Row>(*value) : std::nullopt;
+  }
   void put_row(const rows::MetaKey& key, std::span<const std::byte> value);
   void erase_row(const rows::MetaKey& key);
 

@@ -20,6 +20,7 @@ Options options_of(const DatasetOptions& given) {
   options.populate = given.populate;
   options.derive_lengths = given.derive_lengths;
   options.allow_network_filesystem = given.allow_network_filesystem;
+  options.run_id = given.run_id;
   options.on_message = given.on_message;
   return options;
 }
@@ -51,11 +52,12 @@ Error missing_error(const std::filesystem::path& root, std::span<const shm::Plac
 class TokenDataset::Impl {
  public:
   Impl(const std::filesystem::path& root, std::vector<std::byte> packed, const DatasetOptions& options)
-      : handle_(root, options_of(options)) {
+      : handle_(root, options_of(options), /*of_process=*/true) {
     const auto keys = record::KeyList::of(packed);
     if (!keys) throw Error(Errc::kInvalidArgument, "the packed keys are damaged, or of another version");
     auto table = table_of(*keys, options.missing);
     size_ = table->size();
+    note_kinds(table->keys());
     prepared_ = new Prepared(std::move(table));
   }
   ~Impl() {
@@ -99,6 +101,12 @@ class TokenDataset::Impl {
   [[nodiscard]] const Handle& handle() const noexcept { return handle_; }
 
  private:
+  // Look-ups by place have no key, so the run is told once what it will be asked for.
+  void note_kinds(const record::KeyList& keys) {
+    const auto lease = handle_.lease();
+    for (const std::size_t index : keys.first_of_each_kind()) lease.run()->note(keys.key(index));
+  }
+
   std::shared_ptr<const Prepared::Table> table_of(const record::KeyList& keys, MissingKeys missing) {
     const auto lease = handle_.lease();
     auto table = Prepared::attach(*lease, keys);
@@ -207,6 +215,15 @@ std::vector<std::byte> TokenDataset::packed_keys() const {
 void TokenDataset::prefetch(std::span<const std::size_t> indices) { impl_->prefetch(indices); }
 
 void TokenDataset::close() { impl_->handle().close(); }
+
+std::uint64_t TokenDataset::run_id() const {
+  try {
+    return impl_->handle().lease().run()->run_id();
+  } catch (const Error& error) {
+    if (error.code() == Errc::kClosed) return 0;
+    throw;
+  }
+}
 
 const std::filesystem::path& TokenDataset::root() const noexcept { return impl_->handle().root(); }
 

@@ -37,6 +37,7 @@ Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb:
   if (const auto offset = environment_->file_offset(*row)) map_ = row->data() - *offset;
   access_ = shm::AccessTable::open(root_, store.uuid);
   access_->grow(store.slot_count);
+  access_->runs().raise_last_run(store.last_run_id);
   // A clock further ahead is damage; see access_table.cc.
   constexpr std::uint64_t kDayNs = 24ULL * 3600 * 1'000'000'000;
   if (store.clock_ns < now_ns() + kDayNs) access_->raise_clock(store.clock_ns);
@@ -51,11 +52,19 @@ Engine::~Engine() {
   if (committer_.joinable()) committer_.join();
 }
 
-std::shared_ptr<Run> Engine::begin_run(const Options& options) {
-  auto run = std::make_shared<Run>();
-  run->options = options;
-  run->start = access_->next_stamp();
-  run->row = access_->begin_run(run->start);
+std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& choice) {
+  shm::RunTable& table = access_->runs();
+  const std::uint64_t stamp = access_->next_stamp();
+  std::optional<shm::RunTable::Member> member;
+  if (options.observe) {
+    table.sweep();
+  } else {
+    if (choice.run) member = table.join(*choice.run);
+    if (!member && options.run_id != 0) member = table.join(options.run_id);
+    if (!member && choice.of_process) member = table.join_own();
+    if (!member) member = table.begin(stamp);
+  }
+  auto run = std::make_shared<Run>(options, stamp, access_, member);
   {
     const std::lock_guard lock(runs_mutex_);
     runs_.push_back(run);
@@ -65,28 +74,31 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options) {
                                             (root_ / "access.shm").string(), why));
   }
   if (options.populate) populator_.read_all();
-  if (!run->row) {
+  if (!member && !options.observe) {
     message(Severity::kWarning,
-            fmt::format("{}: {} handles have the store open, so this one's entries are not "
-                        "protected from eviction",
-                        root_.string(), shm::kMaxRuns));
+            fmt::format("{}: {} runs, or {} handles of them, have the store open, so this one's entries are "
+                        "not protected from eviction, and what it does is not told in the runs",
+                        root_.string(), shm::kMaxRuns, shm::kMaxMembers));
   }
   return run;
 }
 
 void Engine::end_run(const std::shared_ptr<Run>& run) {
   std::optional<Error> failure;
-  run->ended_ns = static_cast<std::int64_t>(now_ns());
+  run->end_if_last();
   if (!run->options.read_only) {
     try {
-      flush();
+      const std::lock_guard lock(commit_mutex_);
+      if (handed_over()) throw Replaced{};
+      commit_pending(true, SaveRuns::kAll);
     } catch (const Error& error) {
       failure = error;
     }
   }
   try {
-    if (const std::string summary = miss_summary(*run); !summary.empty())
+    if (const std::string summary = miss_summary(*run); !run->options.observe && !summary.empty()) {
       message(Severity::kWarning, summary);
+    }
   } catch (const Error&) {
     // What cannot be read was told of before.
   }
@@ -95,7 +107,7 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
 }
 
 void Engine::message(Severity severity, std::string_view text) {
-  Runs runs;
+  std::vector<std::shared_ptr<Run>> runs;
   {
     const std::lock_guard lock(runs_mutex_);
     runs = runs_;

@@ -97,8 +97,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] const FileId& file_id() const noexcept { return file_id_; }
 
   // ---- Handles ----
-  std::shared_ptr<Run> begin_run(const Options& options);
-  // Commits what is pending and the run's figures. Throws what flush() throws, after the run has ended.
+  // What a handle belongs to: this run, if it is alive; else that of the options; else, for a data set, the
+  // newest living one of this process; else one that begins.
+  struct RunChoice {
+    std::optional<shm::RunRef> run;
+    bool of_process = false;
+  };
+  std::shared_ptr<Run> begin_run(const Options& options, const RunChoice& choice);
+  // Commits what is pending and the figures of runs, and leaves the run. Throws what flush() throws, when all
+  // that is done.
   void end_run(const std::shared_ptr<Run>& run);
   void message(Severity severity, std::string_view text);
 
@@ -122,6 +129,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys, Run& run);
   std::vector<bool> contains_many(std::span<const CacheKey> keys, Run& run);
   Stats stats(const Run& run);
+  std::vector<RunFigures> runs();
   VerifyReport verify();
   std::optional<SourceDirectory> source_directory(std::string_view path);
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
@@ -167,7 +175,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // All throw Replaced, and have changed nothing, when data.mdb is another file; what was pending still is.
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
            const std::shared_ptr<Run>& run);
-  bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run);
+  bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
   // With `here_only`, for this process alone.
@@ -216,7 +224,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   static std::string missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
                                   const CacheKey& key, const Missing& missing,
                                   const std::vector<EntryInfo>& related, const TokenizerTraits& traits);
-  std::optional<TokenView> pending_view(const CacheKey& key);
+  std::optional<TokenView> pending_view(const CacheKey& key, const Run& run);
   // For each key that is there, in key order: its index, its record, and what keeps that alive. Counts and
   // touches.
   using Hit = std::function<void(std::size_t, TokenView)>;
@@ -230,16 +238,23 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void report_damage(std::string_view key, const char* reason);
   void report_read_error(const Error& error);
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
+  // Of a run that is in the store.
+  [[nodiscard]] RunFigures figures_of(const rows::RunRow& row) const;
+  [[nodiscard]] RunFigures last_run(std::uint64_t last_stored);
 
   // Writing (engine_write.cc)
   bool is_stored(const CacheKey& key);
   void note_first_pending();
   void start_committer();
   void committer_loop();
-  void commit_pending(bool fold);  // with commit_mutex_ held
+  // With commit_mutex_ held. Without puts, only if figures have changed that are to be saved: those of this
+  // process's runs, or of all.
+  enum class SaveRuns { kOwn, kAll };
+  void commit_pending(bool fold, SaveRuns save);
+  [[nodiscard]] bool has_unsaved(SaveRuns save) const;
   // Where a batch is written: `write` is given the writer, with the commit lock of its engine held.
   using Write = std::function<void(Writer&)>;
-  void commit_pending(bool fold, const std::function<void(const Write&)>& with_writer);
+  void commit_pending(bool fold, SaveRuns save, const std::function<void(const Write&)>& with_writer);
   // For the commit thread: the same, to the file that took the place of this engine's.
   void commit_elsewhere();
   void note_new_file();       // with commit_mutex_ held
@@ -257,7 +272,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   shm::Uuid uuid_{};           // of the store
   shm::Uuid file_uuid_{};
   const std::byte* map_ = nullptr;
-  std::unique_ptr<shm::AccessTable> access_;
+  std::shared_ptr<shm::AccessTable> access_;  // shared with the runs
   Populator populator_;
 
   std::atomic<bool> told_private_{false};
@@ -285,11 +300,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   bool read_error_told_ = false;
 
   std::mutex runs_mutex_;
-  Runs runs_;
+  std::vector<std::shared_ptr<Run>> runs_;
 
   std::mutex commit_mutex_;
   std::unique_ptr<Writer> writer_;  // made by the first write: it creates a file
   std::chrono::steady_clock::time_point last_fold_{};
+  std::atomic<bool> raised_{false};  // access times, by raise_last_access(): to be committed
 
   std::mutex pending_mutex_;
   std::condition_variable pending_changed_;

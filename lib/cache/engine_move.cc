@@ -92,13 +92,9 @@ bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait)
   room_made_.notify_all();
   next.pending_changed_.notify_all();
 
-  if (next.uuid_ != uuid_) {  // a new store, which does not know the run
-    run->run_id = 0;
-    run->saved = 0;
-  }
-  // The new row before the old one goes, so that what the run used is protected all the time.
-  const std::optional<std::size_t> row = std::exchange(run->row, next.access_->begin_run(run->start));
-  if (row) access_->end_run(*row);
+  // The run stays a member in the table that it has mapped, which is that of the new file too, unless that is
+  // of another store: then it protects nothing there.
+  if (raised_.exchange(false)) next.raised_ = true;
   {
     const std::lock_guard lock(next.runs_mutex_);
     next.runs_.push_back(run);
@@ -109,7 +105,11 @@ bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait)
 }
 
 void Engine::leave(const std::shared_ptr<Run>& run) {
-  if (const auto row = std::exchange(run->row, std::nullopt)) access_->end_run(*row);
+  {
+    // With the lock, because a commit counts puts.
+    const std::lock_guard lock(commit_mutex_);
+    run->leave();
+  }
   const std::lock_guard lock(runs_mutex_);
   std::erase(runs_, run);
 }
@@ -124,8 +124,8 @@ void Engine::commit_elsewhere() {
     if (writing != runs_.end()) options = (*writing)->options;
   }
   const std::shared_ptr<Engine> next = open(root_, options);
-  if (next.get() == this) return commit_pending(false);
-  commit_pending(false, [&](const Write& write) {
+  if (next.get() == this) return commit_pending(false, SaveRuns::kOwn);
+  commit_pending(false, SaveRuns::kOwn, [&](const Write& write) {
     const std::lock_guard lock(next->commit_mutex_);
     write(next->writer());
   });

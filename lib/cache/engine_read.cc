@@ -20,22 +20,6 @@ namespace {
 
 constexpr std::size_t kMostDamageTold = 4096;
 
-RunFigures figures_of(const rows::RunRow& row) {
-  RunFigures figures;
-  figures.run_id = row.run_id;
-  figures.started_ns = row.started_ns;
-  figures.ended_ns = row.ended_ns;
-  figures.hits = row.hits;
-  figures.derived = row.derived;
-  figures.misses = row.misses;
-  figures.puts = row.puts;
-  figures.declined = row.declined;
-  figures.evicted = row.evicted;
-  figures.tokenize_seconds = row.tokenize_seconds;
-  figures.bytes_after = row.bytes_after;
-  return figures;
-}
-
 }  // namespace
 
 TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
@@ -129,11 +113,11 @@ void Engine::check(std::span<Found> found) {
   for (const record::Header* header : checked) remember_checked(*header);
 }
 
-std::optional<TokenView> Engine::pending_view(const CacheKey& key) {
+std::optional<TokenView> Engine::pending_view(const CacheKey& key, const Run& run) {
   const std::lock_guard lock(pending_mutex_);
   const PendingTokens* tokens = nullptr;
   if (const auto active = active_.puts.find(key); active != active_.puts.end()) {
-    active->second.stamp = access_->next_stamp();
+    if (!run.options.observe) active->second.stamp = access_->next_stamp();
     tokens = &active->second.tokens;
   } else if (const auto committing = committing_.puts.find(key); committing != committing_.puts.end()) {
     tokens = &committing->second.tokens;
@@ -187,12 +171,13 @@ Engine::Found Engine::derive(const lmdb::ReadTransaction& transaction, Relatives
 void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit) {
   std::size_t hits = 0;
   std::size_t derived = 0;
+  for (const CacheKey& key : keys) run.note(key);
   // In key order, neighbours share pages.
   std::vector<std::size_t> order;
   order.reserve(keys.size());
   for (std::size_t i = 0; i < keys.size(); ++i) {
     // Before the snapshot is taken: what is committed meanwhile is in one of the two.
-    if (auto view = pending_view(keys[i])) {
+    if (auto view = pending_view(keys[i], run)) {
       ++hits;
       hit(i, *std::move(view));
     } else {
@@ -222,6 +207,7 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
     }
     if (with_tokens) check(found);
     const std::uint64_t stamp = access_->next_stamp();
+    run.used(stamp);
     for (std::size_t i = 0; i < order.size(); ++i) {
       const Found& f = found[i];
       const CacheKey& key = keys[order[i]];
@@ -232,7 +218,7 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
                        why == missing.end() ? std::string_view() : why->second.other_tokenizer);
         continue;
       }
-      access_->touch(f.record->header.slot, stamp);
+      if (!run.options.observe) access_->touch(f.record->header.slot, stamp);
       ++hits;
       if (f.served) ++derived;
       hit(order[i], view_of(f, snapshot));
@@ -240,9 +226,9 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
   } catch (const Error& error) {
     report_read_error(error);
   }
-  run.hits += hits;
-  run.derived += derived;
-  run.misses += keys.size() - hits;
+  if (hits > 0) run.hits += hits;
+  if (derived > 0) run.derived += derived;
+  if (hits < keys.size()) run.misses += keys.size() - hits;
 }
 
 void Engine::report_damage(std::string_view key, const char* reason) {
@@ -323,16 +309,77 @@ Stats Engine::stats(const Run& run) {
     if (active_.tokenizer_sha) stats.tokenizer_sha = *active_.tokenizer_sha;
   }
   stats.run = run.figures();
-  if (store->last_run_id == 0) return stats;
-  if (stats.run.run_id == store->last_run_id) {
-    stats.last_run = stats.run;
-    return stats;
-  }
-  const auto row = meta_row(MetaKey(Tag::kRun, store->last_run_id));
-  if (const auto last = row ? rows::read_row<rows::RunRow>(*row) : std::nullopt) {
-    stats.last_run = figures_of(*last);
-  }
+  stats.last_run = last_run(store->last_run_id);
   return stats;
+}
+
+// ---- Runs ----
+
+RunFigures Engine::figures_of(const rows::RunRow& row) const {
+  RunFigures run;
+  run.run_id = row.run_id;
+  run.started_ns = row.started_ns;
+  run.ended_ns = row.ended_ns;
+  run.last_active_ns = row.last_active_ns;
+  run.hits = row.hits;
+  run.derived = row.derived;
+  run.misses = row.misses;
+  run.puts = row.puts;
+  run.declined = row.declined;
+  run.evicted = row.evicted;
+  run.tokenize_seconds = row.tokenize_seconds;
+  run.bytes_after = row.bytes_after;
+  run.tokenizer_sha.assign(row.tokenizer_sha, strnlen(row.tokenizer_sha, sizeof row.tokenizer_sha));
+  run.sequence_len = row.sequence_len;
+  run.several_tokenizers = (row.flags & rows::RunRow::kSeveralTokenizers) != 0;
+  if (row.ended_ns != 0) {
+    run.state = (row.flags & rows::RunRow::kKilled) != 0 ? RunState::kKilled : RunState::kEnded;
+  } else if (access_->why_private().empty()) {
+    // A run that is alive is in the table. This one is not there any more, or the table was lost.
+    run.state = RunState::kKilled;
+    run.ended_ns = std::max(row.last_active_ns, row.started_ns);
+  }
+  return run;
+}
+
+RunFigures Engine::last_run(std::uint64_t last_stored) {
+  RunFigures last;
+  for (shm::RunTable::Entry& entry : access_->runs().entries()) {
+    if (entry.activity != 0 && entry.figures.run_id >= std::max(last.run_id, last_stored)) {
+      last = std::move(entry.figures);
+    }
+  }
+  if (last.run_id != 0 || last_stored == 0) return last;
+  const auto value = meta_row(MetaKey(Tag::kRun, last_stored));
+  const auto row = value ? rows::read_row<rows::RunRow>(*value) : std::nullopt;
+  return row ? figures_of(*row) : last;
+}
+
+std::vector<RunFigures> Engine::runs() {
+  access_->runs().sweep();
+  std::vector<RunFigures> runs;
+  for (shm::RunTable::Entry& entry : access_->runs().entries()) {
+    if (entry.activity != 0) runs.push_back(std::move(entry.figures));
+  }
+  const auto known = [&](const rows::RunRow& row) {
+    return std::any_of(runs.begin(), runs.end(), [&](const RunFigures& run) {
+      return run.run_id == row.run_id && run.started_ns == row.started_ns;
+    });
+  };
+  {
+    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
+    const std::lock_guard lock(read_mutex_);
+    const lmdb::Cursor cursor(snapshot->transaction(), Table::kMeta);
+    const auto tag = static_cast<std::byte>(Tag::kRun);
+    for (auto at = cursor.seek({&tag, 1}); at && at->key[0] == tag; at = cursor.next()) {
+      const auto row = rows::read_row<rows::RunRow>(at->value);
+      if (row && !known(*row)) runs.push_back(figures_of(*row));
+    }
+  }
+  std::stable_sort(runs.begin(), runs.end(),
+                   [](const RunFigures& a, const RunFigures& b) { return a.run_id > b.run_id; });
+  if (runs.size() > rows::kRunsKept) runs.resize(rows::kRunsKept);
+  return runs;
 }
 
 }  // namespace tokcask

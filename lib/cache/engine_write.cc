@@ -74,6 +74,8 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
+  run->note(key);
+  run->used(put.stamp);
   if (options.last_access_ns && *options.last_access_ns < put.stamp) {
     put.stamp = std::max<std::uint64_t>(*options.last_access_ns, 1);  // 0 is for what has none
     put.dated = true;
@@ -84,7 +86,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
 }
 
-bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run) {
+bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
   const std::shared_ptr<Snapshot> snapshot = this->snapshot();
   const std::lock_guard lock(read_mutex_);
   const lmdb::ReadTransaction& transaction = snapshot->transaction();
@@ -92,7 +94,7 @@ bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns
       look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
   if (!found.record) return false;
   access_->touch(found.record->header.slot, std::min(last_access_ns, access_->next_stamp()));
-  ++run.raised;
+  raised_ = true;
   return true;
 }
 
@@ -164,7 +166,7 @@ void Engine::committer_loop() {
       if (replaced()) {
         commit_elsewhere();
       } else {
-        commit_pending(false);
+        commit_pending(false, SaveRuns::kOwn);
       }
     } catch (const Error& error) {
       failure = error;
@@ -193,21 +195,23 @@ Writer& Engine::writer() {
   return *writer_;
 }
 
-void Engine::commit_pending(bool fold) {
-  commit_pending(fold, [this](const Write& write) { write(writer()); });
+void Engine::commit_pending(bool fold, SaveRuns save) {
+  commit_pending(fold, save, [this](const Write& write) { write(writer()); });
 }
 
-void Engine::commit_pending(bool fold, const std::function<void(const Write&)>& with_writer) {
-  Runs runs;
-  {
-    const std::lock_guard lock(runs_mutex_);
-    std::copy_if(runs_.begin(), runs_.end(), std::back_inserter(runs), [](const std::shared_ptr<Run>& run) {
-      return !run->options.read_only && run->activity() != run->saved;
-    });
-  }
+bool Engine::has_unsaved(SaveRuns save) const {
+  const auto entries = access_->runs().entries();
+  return std::any_of(entries.begin(), entries.end(), [&](const shm::RunTable::Entry& entry) {
+    return entry.unsaved() && (save == SaveRuns::kAll || entry.own);
+  });
+}
+
+void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(const Write&)>& with_writer) {
+  const bool raised = raised_.exchange(false);
+  const bool unsaved = has_unsaved(save);
   {
     const std::lock_guard lock(pending_mutex_);
-    if (active_.empty() && runs.empty()) return;
+    if (active_.empty() && !raised && !unsaved) return;
     std::swap(active_, committing_);
   }
   const auto now = std::chrono::steady_clock::now();
@@ -219,7 +223,7 @@ void Engine::commit_pending(bool fold, const std::function<void(const Write&)>& 
   try {
     with_writer([&](Writer& writer) {
       elsewhere = &writer != writer_.get();
-      writer.write(committing_, runs, limits(), fold,
+      writer.write(committing_, limits(), fold,
                    [&](const Writer::Keys& keys) { done.insert(done.end(), keys.begin(), keys.end()); });
     });
     if (fold) last_fold_ = now;
@@ -244,6 +248,7 @@ void Engine::commit_pending(bool fold, const std::function<void(const Write&)>& 
       moved_ = std::move(rest);
     }
   }
+  if (ending && raised) raised_ = true;
   room_made_.notify_all();
   if (ending) std::rethrow_exception(ending);
 }
@@ -251,7 +256,7 @@ void Engine::commit_pending(bool fold, const std::function<void(const Write&)>& 
 void Engine::flush() {
   const std::lock_guard lock(commit_mutex_);
   if (handed_over()) throw Replaced{};
-  commit_pending(true);
+  commit_pending(true, SaveRuns::kOwn);
 }
 
 // ---- Removing, and new files ----
@@ -331,7 +336,7 @@ CompactReport Engine::compact() {
   {
     const std::lock_guard lock(commit_mutex_);
     if (handed_over()) throw Replaced{};
-    commit_pending(true);
+    commit_pending(true, SaveRuns::kOwn);
     report = writer().compact(limits());
     note_new_file();
   }

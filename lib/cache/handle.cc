@@ -9,8 +9,8 @@
 
 namespace tokcask {
 
-Handle::Handle(std::filesystem::path root, Options options)
-    : root_(std::move(root)), options_(std::move(options)) {
+Handle::Handle(std::filesystem::path root, Options options, bool of_process)
+    : root_(std::move(root)), options_(std::move(options)), of_process_(of_process) {
   open_ = start(nullptr).release();
 }
 
@@ -151,19 +151,22 @@ std::shared_ptr<Engine> Handle::open_within_budget(const FileId* inspected) cons
   return engine;
 }
 
-std::unique_ptr<Handle::Open> Handle::start(const FileId* inspected) const {
+std::unique_ptr<Handle::Open> Handle::start(const Open* inherited) const {
   auto open = std::make_unique<Open>();
-  open->engine = open_within_budget(inspected);
-  open->run = open->engine->begin_run(options_);
+  open->engine = open_within_budget(inherited == nullptr ? nullptr : &inherited->file);
+  Engine::RunChoice choice{.run = std::nullopt, .of_process = of_process_};
+  if (inherited != nullptr) choice.run = inherited->ref;
+  open->run = open->engine->begin_run(options_, choice);
   open->file = open->engine->file_id();
+  open->ref = open->run->ref();
   return open;
 }
 
 // In the child, by the first of its threads to come here. The parent has walked the pages of the file and
 // goes on trusting them, so the child need not walk the same file again: that takes 150 ms for a million
-// records.
+// records. The child belongs to the parent's run.
 Handle::Open* Handle::reopen(Open* inherited) {
-  auto fresh = start(&inherited->file);
+  auto fresh = start(inherited);
   Open* expected = inherited;
   if (open_.compare_exchange_strong(expected, fresh.get())) return fresh.release();
   end_run(fresh->engine, fresh->run);

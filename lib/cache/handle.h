@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <utility>
 
@@ -39,7 +40,8 @@ class Handle {
     std::mutex moving;                   // held by the one call that moves to another engine
     std::atomic<std::int64_t> retry{0};  // not before, on the steady clock, after that failed
     // What a child may read of its parent's.
-    FileId file{};  // not changed after the open
+    FileId file{};                   // not changed after the open
+    std::optional<shm::RunRef> ref;  // of the run; not changed after the open
     std::atomic<bool> closed{false};
   };
 
@@ -59,8 +61,9 @@ class Handle {
     std::shared_ptr<Engine> engine_;
   };
 
-  // Opens the store; see Engine::open() for what it throws.
-  Handle(std::filesystem::path root, Options options);
+  // Opens the store; see Engine::open() for what it throws. `of_process`: it joins a run of this process, if
+  // there is one.
+  Handle(std::filesystem::path root, Options options, bool of_process = false);
   // Closes; a failing last commit becomes a warning.
   ~Handle();
   Handle(const Handle&) = delete;
@@ -96,7 +99,7 @@ class Handle {
  private:
   static constexpr int kMostMoves = 64;
 
-  [[nodiscard]] std::unique_ptr<Open> start(const FileId* inspected) const;
+  [[nodiscard]] std::unique_ptr<Open> start(const Open* inherited) const;
   [[nodiscard]] std::shared_ptr<Engine> open_within_budget(const FileId* inspected) const;
   Open* reopen(Open* inherited);
   [[nodiscard]] Lease lease(bool writing);
@@ -109,6 +112,7 @@ class Handle {
 
   const std::filesystem::path root_;
   const Options options_;
+  const bool of_process_;
   std::atomic<Open*> open_{nullptr};
 };
 

@@ -26,24 +26,6 @@ PendingTokens PendingTokens::copy_of(const Tokens& tokens) {
   return copy;
 }
 
-void Missed::add(MissReason reason, const CacheKey& key, std::string_view other_tokenizer) {
-  const auto index = static_cast<std::size_t>(reason);
-  if (counts_[index].fetch_add(1, std::memory_order_relaxed) > 0) return;
-  const std::lock_guard lock(mutex_);
-  examples_[index].emplace(Example{std::string(other_tokenizer), key});
-}
-
-std::array<std::uint64_t, kMissReasons> Missed::counts() const {
-  std::array<std::uint64_t, kMissReasons> counts{};
-  for (std::size_t i = 0; i < kMissReasons; ++i) counts[i] = counts_[i].load(std::memory_order_relaxed);
-  return counts;
-}
-
-std::optional<Missed::Example> Missed::example(MissReason reason) const {
-  const std::lock_guard lock(mutex_);
-  return examples_[static_cast<std::size_t>(reason)];
-}
-
 void Batch::add(CacheKey key, PendingPut put, std::size_t page_bytes) {
   const auto existing = puts.find(key);
   if (existing != puts.end()) {

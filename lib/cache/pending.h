@@ -1,8 +1,6 @@
 // What has been put and is not committed yet. Plain data; the engine guards it.
 #pragma once
 
-#include <array>
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -16,76 +14,13 @@
 
 #include <tokcask/explain.h>
 #include <tokcask/key.h>
-#include <tokcask/options.h>
 #include <tokcask/source_index.h>
-#include <tokcask/stats.h>
 #include <tokcask/tokens.h>
 
+#include "cache/run.h"
 #include "record/record.h"
 
 namespace tokcask {
-
-// Why look-ups of a run found nothing. Threads: all members may be called concurrently.
-class Missed {
- public:
-  void add(MissReason reason, const CacheKey& key, std::string_view other_tokenizer);
-  [[nodiscard]] std::array<std::uint64_t, kMissReasons> counts() const;
-  // The tokenizer that a section of kOtherTokenizer was stored under, and the key that was asked for; of the
-  // first such miss. Nothing if there was none.
-  struct Example {
-    std::string other_tokenizer;  // empty for another reason
-    CacheKey key;
-  };
-  [[nodiscard]] std::optional<Example> example(MissReason reason) const;
-
- private:
-  std::array<std::atomic<std::uint64_t>, kMissReasons> counts_{};
-  mutable std::mutex mutex_;
-  std::array<std::optional<Example>, kMissReasons> examples_;
-};
-
-// One handle's run: counters that any thread adds to, and what of them is already in the store.
-struct Run {
-  Options options;
-  std::uint64_t start = 0;         // access stamp
-  std::optional<std::size_t> row;  // in the access table
-  std::atomic<std::uint64_t> hits{0};
-  std::atomic<std::uint64_t> derived{0};  // of the hits
-  std::atomic<std::uint64_t> misses{0};
-  std::atomic<std::uint64_t> puts{0};
-  std::atomic<std::uint64_t> declined{0};
-  std::atomic<std::uint64_t> evicted{0};
-  std::atomic<std::uint64_t> raised{0};  // access times, by raise_last_access(): to be committed
-  std::atomic<std::int64_t> tokenize_ns{0};
-  std::atomic<std::uint64_t> run_id{0};
-  std::atomic<std::uint64_t> bytes_after{0};
-  std::atomic<std::int64_t> ended_ns{0};
-  std::atomic<bool> told_declined{false};
-  Missed missed;
-  std::uint64_t saved = 0;  // activity() at the last commit; used by the committing thread alone
-
-  [[nodiscard]] RunFigures figures() const {
-    RunFigures f;
-    f.run_id = run_id;
-    f.started_ns = static_cast<std::int64_t>(start);
-    f.ended_ns = ended_ns;
-    f.hits = hits;
-    f.derived = derived;
-    f.misses = misses;
-    f.puts = puts;
-    f.declined = declined;
-    f.evicted = evicted;
-    f.tokenize_seconds = static_cast<double>(tokenize_ns.load()) / 1e9;
-    f.bytes_after = bytes_after;
-    return f;
-  }
-  // Changes when any figure does, its end included. 0: nothing happened that is worth a row.
-  [[nodiscard]] std::uint64_t activity() const {
-    const std::uint64_t done =
-        hits + misses + puts + declined + evicted + raised + static_cast<std::uint64_t>(tokenize_ns.load());
-    return done == 0 || ended_ns == 0 ? done : done + 1;
-  }
-};
 
 // The bytes of one put: ids, then a mask at record::mask_offset. 64-byte aligned; shared with views of it.
 struct PendingTokens {

@@ -177,6 +177,7 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
     epoch = epoch_of(engine, *snapshot);
     const std::uint64_t stamp = engine.access().next_stamp();
+    run.used(stamp);
     const bool by_place = !engine.withholds();
     const std::span<const shm::Place> places = epoch->table->shared().places();
     std::uint64_t derived = 0;
@@ -189,11 +190,11 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
         rest.push_back(i);
         continue;
       }
-      engine.access().touch(record->header.slot, stamp);
+      if (!run.options.observe) engine.access().touch(record->header.slot, stamp);
       if (is_derived) ++derived;
       hit(i, view_of(record->ids, record->mask, snapshot));
     }
-    run.hits += indices.size() - rest.size();
+    if (rest.size() < indices.size()) run.hits += indices.size() - rest.size();
     if (derived > 0) run.derived += derived;
   } catch (const Error&) {
     // The way by key says what is wrong, once.

@@ -21,7 +21,8 @@ constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kMostEvictedFor = 1024;
 constexpr unsigned kMostAttempts = 8;
 constexpr std::uint64_t kWorthANudge = 64;  // puts, and pages
-constexpr std::uint64_t kRunsKept = 256;
+// Runs that may have begun since the newest in the store; an id further ahead is damage.
+constexpr std::uint64_t kMostAhead = std::uint64_t{1} << 16;
 // LMDB saves free pages in records of one page with this many numbers at most.
 constexpr std::uint64_t kFreePerRecord = 500;
 
@@ -130,29 +131,32 @@ bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t ch
 // room.
 class Writer::Extras {
  public:
-  Extras(const Batch& batch, const Runs& runs, std::vector<rows::HistoryRow>& notes, shm::AccessTable& access,
+  Extras(const Batch& batch, std::vector<rows::HistoryRow>& notes, shm::AccessTable& access,
          std::uint64_t max_bytes, bool fold)
-      : batch_(&batch), runs_(&runs), notes_(&notes), access_(&access), max_bytes_(max_bytes), fold_(fold) {}
+      : batch_(&batch), notes_(&notes), access_(&access), max_bytes_(max_bytes), fold_(fold) {
+    // How many rows it takes has to be known before: those that have changed, and those that this batch may
+    // change.
+    for (const shm::RunTable::Entry& entry : access.runs().entries()) {
+      if (entry.unsaved() || entry.own) runs_.push_back(entry.ref);
+    }
+  }
 
   [[nodiscard]] bool wanted() const {
-    return !done_ && (!batch_->directories.empty() || !batch_->tokenizer_files.empty() ||
-                      !batch_->traits.empty() || !notes_->empty() || batch_->tokenizer_sha || fold_ ||
-                      std::any_of(runs_->begin(), runs_->end(),
-                                  [](const auto& run) { return run->activity() != run->saved; }));
+    return !done_ &&
+           (!batch_->directories.empty() || !batch_->tokenizer_files.empty() || !batch_->traits.empty() ||
+            !notes_->empty() || batch_->tokenizer_sha || fold_ || !unsaved_runs().empty());
   }
   // Rows it may write, in units of changed entries.
   [[nodiscard]] std::uint64_t changes(const Room& room) const {
     return batch_->directories.size() + batch_->tokenizer_files.size() + batch_->traits.size() +
-           2 * runs_->size() + notes_->size() / rows::kHistoryPerChunk +
+           2 * runs_.size() + notes_->size() / rows::kHistoryPerChunk +
            (fold_ ? room.slots / rows::kStampsPerChunk + 1 : 0);
   }
 
   void apply(Commit& commit, bool with_files) {
     rows::StoreRow& store = commit.store();
     saved_.clear();
-    for (const std::shared_ptr<Run>& run : *runs_) {
-      if (run->activity() != run->saved) save(commit, *run);
-    }
+    for (const shm::RunTable::Entry& run : unsaved_runs()) save(commit, run);
     if (fold_) {
       access_->take_dirty(
           [&](std::uint64_t chunk, std::span<const std::uint64_t> stamps) { commit.fold(chunk, stamps); });
@@ -178,9 +182,7 @@ class Writer::Extras {
   }
   void committed() {
     for (const Saved& saved : saved_) {
-      saved.run->run_id = saved.id;
-      saved.run->saved = saved.activity;
-      saved.run->bytes_after = saved.bytes_after;
+      access_->runs().mark_saved(saved.run, saved.activity, saved.id, saved.bytes_after);
     }
     notes_->clear();
     done_ = true;
@@ -188,37 +190,67 @@ class Writer::Extras {
 
  private:
   struct Saved {
-    Run* run;
-    std::uint64_t id;
+    shm::RunRef run;
     std::uint64_t activity;
+    std::uint64_t id;
     std::uint64_t bytes_after;
   };
 
-  void save(Commit& commit, Run& run) {
+  [[nodiscard]] std::vector<shm::RunTable::Entry> unsaved_runs() const {
+    std::vector<shm::RunTable::Entry> unsaved;
+    for (const shm::RunRef& run : runs_) {
+      auto entry = access_->runs().entry(run);
+      if (entry && entry->unsaved()) unsaved.push_back(*std::move(entry));
+    }
+    return unsaved;
+  }
+
+  // The id of a run, or the next one if it cannot have it: the access table was lost, and another run has
+  // been given the same.
+  static std::uint64_t id_of(Commit& commit, const RunFigures& run) {
     rows::StoreRow& store = commit.store();
-    const std::uint64_t activity = run.activity();
-    const RunFigures figures = run.figures();
-    const std::uint64_t id = figures.run_id != 0 ? figures.run_id : ++store.last_run_id;
+    if (run.run_id <= store.last_run_id + kMostAhead) {
+      const auto stored = commit.row<rows::RunRow>(MetaKey(Tag::kRun, run.run_id));
+      if (!stored || stored->started_ns == run.started_ns) return run.run_id;
+    }
+    return store.last_run_id + 1;
+  }
+
+  void save(Commit& commit, const shm::RunTable::Entry& entry) {
+    rows::StoreRow& store = commit.store();
+    const RunFigures& run = entry.figures;
+    const std::uint64_t id = id_of(commit, run);
+    saved_.push_back({entry.ref, entry.activity, id, store.total_bytes});
+    const std::uint64_t before = store.last_run_id;
+    store.last_run_id = std::max(before, id);
+    for (std::uint64_t old = minus(before, rows::kRunsKept) + 1;
+         old <= std::min(before, minus(store.last_run_id, rows::kRunsKept)); ++old) {
+      commit.erase_row(MetaKey(Tag::kRun, old));
+    }
+    if (id + rows::kRunsKept <= store.last_run_id) return;  // older than those that are kept
     rows::RunRow row;
     row.run_id = id;
-    row.started_ns = figures.started_ns;
-    row.ended_ns = figures.ended_ns;
-    row.hits = figures.hits;
-    row.derived = figures.derived;
-    row.misses = figures.misses;
-    row.puts = figures.puts;
-    row.declined = figures.declined;
-    row.evicted = figures.evicted;
-    row.tokenize_seconds = figures.tokenize_seconds;
+    row.started_ns = run.started_ns;
+    row.ended_ns = run.ended_ns;
+    row.hits = run.hits;
+    row.misses = run.misses;
+    row.puts = run.puts;
+    row.declined = run.declined;
+    row.evicted = run.evicted;
+    row.tokenize_seconds = run.tokenize_seconds;
     row.bytes_after = store.total_bytes;
+    row.derived = run.derived;
+    row.last_active_ns = run.last_active_ns;
+    row.sequence_len = run.sequence_len;
+    row.flags = (run.state == RunState::kKilled ? rows::RunRow::kKilled : 0) |
+                (run.several_tokenizers ? rows::RunRow::kSeveralTokenizers : 0);
+    run.tokenizer_sha.copy(row.tokenizer_sha, sizeof row.tokenizer_sha);
     commit.put_row(MetaKey(Tag::kRun, id), rows::bytes_of(row));
-    if (id > kRunsKept) commit.erase_row(MetaKey(Tag::kRun, id - kRunsKept));
-    saved_.push_back({&run, id, activity, store.total_bytes});
   }
 
   const Batch* batch_;
-  const Runs* runs_;
   std::vector<rows::HistoryRow>* notes_;
+  std::vector<shm::RunRef> runs_;
   shm::AccessTable* access_;
   std::uint64_t max_bytes_;
   bool fold_;
@@ -248,7 +280,7 @@ std::uint64_t Writer::budget(const WriteLimits& limits) const {
   return budget_of(read_store_row(lmdb::ReadTransaction(*environment_)), limits.max_bytes);
 }
 
-void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limits, bool fold,
+void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
                    const std::function<void(const Keys&)>& on_done) {
   const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
   begin();
@@ -263,7 +295,7 @@ void Writer::write(const Batch& batch, const Runs& runs, const WriteLimits& limi
     on_done(keys);
   };
 
-  Extras extras(batch, runs, notes_, *access_, max_bytes, fold);
+  Extras extras(batch, notes_, *access_, max_bytes, fold);
   Room room = measure(max_bytes);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
@@ -357,7 +389,7 @@ bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt
   first.add(*items[at].item, room);
   if (first.pages(room) + room.reserve() > room.limit) return false;
   const std::uint64_t lacking = minus(first.pages(room) + room.reserve(), room.available());
-  const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
+  const std::uint64_t protected_from = access_->runs().oldest_start().value_or(kNever);
   std::vector<Victim> victims;
   if (room.recent < std::max<std::uint64_t>(lacking, 1)) {
     // Often nothing may go, for one put after the other.
@@ -389,8 +421,8 @@ bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt
     most = group.need.count / 2;
   }
   PruneReport report;
-  remove_within(victims, kNever, room.limit * room.page_bytes, {rows::Fate::kEvicted, items[at].run().run_id},
-                report);
+  remove_within(victims, kNever, room.limit * room.page_bytes,
+                {rows::Fate::kEvicted, items[at].run().run_id()}, report);
   items[at].run().evicted += report.removed;
   nudge(measure(room.limit * room.page_bytes));
   return report.removed > 0;
@@ -419,13 +451,13 @@ void Writer::weigh(Candidates& items, std::size_t at) {
   const lmdb::ReadTransaction snapshot(*environment_);
   const rows::StoreRow store = read_store_row(snapshot);
   if (store.history == 0) return;
-  const std::uint64_t protected_from = access_->oldest_run().value_or(kNever);
+  const std::uint64_t protected_from = access_->runs().oldest_start().value_or(kNever);
   const std::vector<std::uint64_t> starts = run_starts(snapshot);
   for (std::size_t i = at; i < items.size(); ++i) {
     Candidate& candidate = items[i];
     const PendingPut& put = candidate.put();
     if (put.dated || !put.is_new) continue;
-    if (put.run->hits < std::max(kFewHits, store.entry_count / kShareHit)) continue;
+    if (put.run->hits.value() < std::max(kFewHits, store.entry_count / kShareHit)) continue;
     const auto past = history_.find(snapshot, store, record::hash_key(candidate.key().canonical()));
     if (!past) continue;
     const bool evicted_now = past->fate == rows::Fate::kEvicted && past->when_ns >= protected_from;
@@ -452,7 +484,7 @@ bool Writer::decline(const Candidate& item, const Room& room) {
   }
   const std::uint64_t now = access_->next_stamp();
   notes_.push_back({record::hash_key(item.key().canonical()), now, now,
-                    static_cast<std::uint32_t>(run.run_id), rows::Fate::kDeclined});
+                    static_cast<std::uint32_t>(run.run_id()), rows::Fate::kDeclined});
   // What is stored under this key was to be replaced: it must not be served any more.
   if (!lmdb::ReadTransaction(*environment_)
            .get(Table::kRecords, record::PaddedKey(item.key().canonical()).bytes())) {

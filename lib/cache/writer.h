@@ -43,8 +43,6 @@
 
 namespace tokcask {
 
-using Runs = std::vector<std::shared_ptr<Run>>;
-
 struct WriteLimits {
   // Nothing: what the store was last given.
   std::optional<std::uint64_t> max_bytes;
@@ -71,10 +69,10 @@ class Writer {
   Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
          Warn warn, Withhold withhold);
 
-  // Commits `batch`, the figures of `runs` where they changed, and access times if `fold`. Each group of puts
-  // that is done with, committed or declined, is told to `on_done`; after an Error those told are not to be
-  // tried again.
-  void write(const Batch& batch, const Runs& runs, const WriteLimits& limits, bool fold,
+  // Commits `batch`, the figures of all runs where they changed, and access times if `fold`. Each group of
+  // puts that is done with, committed or declined, is told to `on_done`; after an Error those told are not to
+  // be tried again.
+  void write(const Batch& batch, const WriteLimits& limits, bool fold,
              const std::function<void(const Keys&)>& on_done);
 
   // Removes at most kMostRemovedAtOnce of `victims`, from the front, and returns how many it took from there.

@@ -159,6 +159,18 @@ std::string KeyList::canonical(std::size_t index) const {
   return key;
 }
 
+std::vector<std::size_t> KeyList::first_of_each_kind() const {
+  std::vector<std::size_t> first;
+  std::vector<bool> seen(suffixes_.size());
+  for (std::size_t i = 0; i < size() && first.size() < seen.size(); ++i) {
+    const std::uint32_t number = suffix_of(i) & ~kInText;
+    if (seen[number]) continue;
+    seen[number] = true;
+    first.push_back(i);
+  }
+  return first;
+}
+
 std::vector<std::uint32_t> KeyList::in_store_order() const {
   // Hex digits sort as the numbers they make. The sections in the text, rarely any, are left at the end.
   std::vector<std::uint32_t> order(size());

@@ -48,6 +48,9 @@ class KeyList {
   [[nodiscard]] CacheKey key(std::size_t index) const { return CacheKey::parse(canonical(index)); }
   [[nodiscard]] std::string canonical(std::size_t index) const;
 
+  // The first key of each pair of tokenizer and length.
+  [[nodiscard]] std::vector<std::size_t> first_of_each_kind() const;
+
   // All indices, in the order of the keys as far as that is cheap to tell: neighbours in the store are
   // neighbours here, which is all that it is for.
   [[nodiscard]] std::vector<std::uint32_t> in_store_order() const;

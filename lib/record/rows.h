@@ -128,6 +128,7 @@ struct RunRow {
   std::uint64_t reserved[11] = {};
 };
 static_assert(sizeof(RunRow) == 256);
+inline constexpr std::uint64_t kRunsKept = 256;  // the newest
 
 // What became of an entry that is no longer there, or of a put that was declined.
 enum class Fate : std::uint32_t {

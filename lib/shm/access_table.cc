@@ -1,7 +1,6 @@
 #include "shm/access_table.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,8 +13,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 namespace tokcask::shm {
@@ -25,44 +22,20 @@ namespace ipc = boost::interprocess;
 namespace {
 
 constexpr std::size_t kBlockBytes = 4096;
-constexpr std::size_t kRunBytes = 64;
-constexpr std::size_t kRunBlocks = kMaxRuns * kRunBytes / kBlockBytes;
+constexpr std::size_t kRunBlocks = RunTable::kBytes / kBlockBytes;
 constexpr std::size_t kFirstStampBlock = 1 + kRunBlocks;
 constexpr std::uint64_t kReservedBytes = std::uint64_t{256} << 20;
 constexpr std::uint64_t kSmallestReservedBytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t kFirstBlocks = 16;
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr char kMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', 'A'};
 // A stored clock further ahead than this is damage, not a clock that was set back.
 constexpr std::uint64_t kYearNs = 366ULL * 24 * 3600 * 1'000'000'000;
-// Set in a run row's pid while its other fields are being written.
-constexpr std::uint64_t kClaimed = std::uint64_t{1} << 63;
 
 std::uint64_t now_ns() {
   using namespace std::chrono;
   return static_cast<std::uint64_t>(
       duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
-}
-
-// When process `pid` started, in clock ticks since boot (field 22 of /proc/PID/stat), or 0 if there is none.
-// With the pid it names a process for as long as the machine is up.
-std::uint64_t process_start(std::uint64_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string text;
-  if (!std::getline(file, text)) return 0;
-  // The second field is the program's name in parentheses and may hold anything.
-  std::istringstream fields(text.substr(std::min(text.rfind(')') + 1, text.size())));
-  std::string skipped;
-  for (int field = 3; field < 22; ++field) fields >> skipped;
-  std::uint64_t start = 0;
-  fields >> start;
-  return start;
-}
-
-bool is_alive(std::uint64_t pid, std::uint64_t start) {
-  if (kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) return false;
-  const std::uint64_t found = process_start(pid);
-  return found == 0 || start == 0 || found == start;  // no /proc: believe the pid
 }
 
 void store_max(std::atomic<std::uint64_t>& word, std::uint64_t value) {
@@ -81,13 +54,7 @@ struct AccessTable::Header {
   std::atomic<std::uint64_t> blocks;
   std::atomic<std::uint64_t> clock;
   std::atomic<std::uint64_t> replaced;
-};
-
-struct AccessTable::RunRow {
-  std::atomic<std::uint64_t> pid;
-  std::atomic<std::uint64_t> process_start;
-  std::atomic<std::uint64_t> start;
-  std::uint64_t zero[5];
+  std::atomic<std::uint64_t> last_run;
 };
 
 struct AccessTable::Block {
@@ -102,7 +69,8 @@ struct AccessTable::Mapping {
 };
 
 std::unique_ptr<AccessTable> AccessTable::open(const std::filesystem::path& directory, const Uuid& uuid) {
-  static_assert(sizeof(RunRow) == kRunBytes && sizeof(Block) == kBlockBytes && sizeof(Header) <= kBlockBytes);
+  static_assert(RunTable::kBytes % kBlockBytes == 0 && sizeof(Block) == kBlockBytes &&
+                sizeof(Header) <= kBlockBytes);
   static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
   std::unique_ptr<AccessTable> table(new AccessTable);
@@ -164,7 +132,7 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
         return false;
       }
       header_ = header;
-      runs_ = reinterpret_cast<RunRow*>(base + kBlockBytes);
+      runs_.emplace(base + kBlockBytes, header->last_run);
       blocks_ = reinterpret_cast<Block*>(base + kFirstStampBlock * kBlockBytes);
       reserved_blocks_ = bytes / kBlockBytes - kFirstStampBlock;
       mapping_ = std::move(mapping);
@@ -187,7 +155,7 @@ void AccessTable::make_private(const Uuid& uuid, std::string why) {
   auto* const base = static_cast<std::byte*>(mapping_->region.get_address());
   header_ = reinterpret_cast<Header*>(base);
   header_->uuid = uuid;
-  runs_ = reinterpret_cast<RunRow*>(base + kBlockBytes);
+  runs_.emplace(base + kBlockBytes, header_->last_run);
   blocks_ = reinterpret_cast<Block*>(base + kFirstStampBlock * kBlockBytes);
   reserved_blocks_ = kReservedBytes / kBlockBytes - kFirstStampBlock;
   header_->blocks = kFirstBlocks;
@@ -290,41 +258,5 @@ std::uint64_t AccessTable::replaced() const noexcept {
 }
 
 void AccessTable::note_replaced() noexcept { header_->replaced.fetch_add(1, std::memory_order_release); }
-
-// ---- Runs ----
-
-std::optional<std::size_t> AccessTable::begin_run(std::uint64_t start) noexcept {
-  oldest_run();  // frees the rows of the dead
-  const auto pid = static_cast<std::uint64_t>(getpid());
-  for (std::size_t row = 0; row < kMaxRuns; ++row) {
-    std::uint64_t expected = 0;
-    if (!runs_[row].pid.compare_exchange_strong(expected, pid | kClaimed, std::memory_order_acq_rel))
-      continue;
-    runs_[row].process_start.store(process_start(pid), std::memory_order_relaxed);
-    runs_[row].start.store(start, std::memory_order_relaxed);
-    runs_[row].pid.store(pid, std::memory_order_release);
-    return row;
-  }
-  return std::nullopt;
-}
-
-void AccessTable::end_run(std::size_t row) noexcept { runs_[row].pid.store(0, std::memory_order_release); }
-
-std::optional<std::uint64_t> AccessTable::oldest_run() noexcept {
-  std::optional<std::uint64_t> oldest;
-  for (std::size_t row = 0; row < kMaxRuns; ++row) {
-    std::uint64_t pid = runs_[row].pid.load(std::memory_order_acquire);
-    if (pid == 0) continue;
-    const bool claimed = (pid & kClaimed) != 0;
-    const std::uint64_t began = claimed ? 0 : runs_[row].process_start.load(std::memory_order_relaxed);
-    if (!is_alive(pid & ~kClaimed, began)) {
-      runs_[row].pid.compare_exchange_strong(pid, 0, std::memory_order_acq_rel);
-    } else if (!claimed) {
-      const std::uint64_t start = runs_[row].start.load(std::memory_order_relaxed);
-      oldest = std::min(oldest.value_or(start), start);
-    }
-  }
-  return oldest;
-}
 
 }  // namespace tokcask::shm

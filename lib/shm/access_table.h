@@ -9,12 +9,12 @@
 // reader of the store only ever stores a time stamp.
 //
 // Layout, little-endian, blocks of 4,096 bytes:
-//   block 0      header: 8 bytes magic "tokcaskA", u32 version (1), u32 0, 16 bytes store uuid,
+//   block 0      header: 8 bytes magic "tokcaskA", u32 version (2), u32 0, 16 bytes store uuid,
 //                u64 blocks of stamps in the file, u64 clock: no stamp handed out before was greater,
-//                u64 replaced: counts how often data.mdb was replaced by a new file
-//   blocks 1-4   256 run rows of 64 bytes: u64 pid (0: free), u64 start of that process in clock ticks,
-//                i64 stamp at which the run began, zeros
-//   blocks 5-    stamps by slot: u64 dirty flag, u64 0, 510 u64 stamps (nanoseconds since the Unix epoch; 0:
+//                u64 replaced: counts how often data.mdb was replaced by a new file, u64 the newest run id
+//                handed out
+//   blocks 1-48  the run table, see run_table.h
+//   blocks 49-   stamps by slot: u64 dirty flag, u64 0, 510 u64 stamps (nanoseconds since the Unix epoch; 0:
 //   none)
 #pragma once
 
@@ -27,12 +27,12 @@
 #include <span>
 #include <string>
 
+#include "shm/run_table.h"
 #include "shm/uuid.h"
 
 namespace tokcask::shm {
 
 inline constexpr std::size_t kStampsPerBlock = 510;
-inline constexpr std::size_t kMaxRuns = 256;
 
 // Threads and processes: all members may be called concurrently. Not used after fork() in the child.
 class AccessTable {
@@ -72,17 +72,12 @@ class AccessTable {
   [[nodiscard]] std::uint64_t replaced() const noexcept;
   void note_replaced() noexcept;
 
-  // A run: entries used since the start of the oldest run of a living process are protected from eviction.
-  // Returns its row, or nothing when 256 runs are alive: then it protects nothing.
-  std::optional<std::size_t> begin_run(std::uint64_t start) noexcept;
-  void end_run(std::size_t row) noexcept;
-  // The start of the oldest living run, or nothing. Frees the rows of dead processes.
-  std::optional<std::uint64_t> oldest_run() noexcept;
+  // Entries used since the start of the oldest living run are protected from eviction.
+  [[nodiscard]] RunTable& runs() noexcept { return *runs_; }
 
  private:
   struct Mapping;
   struct Header;
-  struct RunRow;
   struct Block;
   AccessTable() = default;
   bool attach(const std::filesystem::path& file, const Uuid& uuid);
@@ -93,7 +88,7 @@ class AccessTable {
 
   std::unique_ptr<Mapping> mapping_;
   Header* header_ = nullptr;
-  RunRow* runs_ = nullptr;
+  std::optional<RunTable> runs_;
   Block* blocks_ = nullptr;
   std::uint64_t reserved_blocks_ = 0;
   int fd_ = -1;  // -1: private

@@ -25,6 +25,10 @@ std::int64_t to_integer(nb::handle value, const char* name, std::int64_t lowest)
   return result;
 }
 
+std::uint64_t to_run_id(nb::handle value) {
+  return value.is_none() ? 0 : static_cast<std::uint64_t>(to_integer(value, "run_id", 0));
+}
+
 bool is_mapping(nb::handle value) {
   const int found =
       PyObject_IsInstance(value.ptr(), nb::module_::import_("collections.abc").attr("Mapping").ptr());

@@ -36,4 +36,7 @@ namespace nb = nanobind;
 // "str" for "abc", for messages.
 [[nodiscard]] std::string kind_of(nb::handle value);
 
+// A run id; 0 for None.
+[[nodiscard]] std::uint64_t to_run_id(nb::handle value);
+
 }  // namespace tokcask::python

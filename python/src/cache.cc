@@ -24,7 +24,8 @@ nb::object to_python(std::optional<TokenView> view) {
 }
 
 Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
-                   double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem) {
+                   double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem,
+                   nb::handle run_id) {
   const auto milliseconds = [](double seconds, const char* name) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
   };
@@ -38,16 +39,17 @@ Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb
   options.populate = populate;
   options.derive_lengths = derive_lengths;
   options.allow_network_filesystem = allow_network_filesystem;
+  options.run_id = to_run_id(run_id);
   return options;
 }
 
 std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool read_only, double lock_timeout,
                              nb::handle batch_bytes, double batch_age, bool populate, bool derive_lengths,
-                             bool allow_network_filesystem) {
+                             bool allow_network_filesystem, nb::handle run_id) {
   return std::make_unique<Handle>(OpenArguments{
       .path = std::filesystem::absolute(to_path(root, "root")).string(),
       .options = to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, populate,
-                            derive_lengths, allow_network_filesystem),
+                            derive_lengths, allow_network_filesystem, run_id),
   });
 }
 
@@ -182,11 +184,30 @@ void save_manifest(Handle& self, nb::handle tokenizer_sha) {
   self.without_gil([&](TokenizedCache& store) { store.save_manifest(sha); });
 }
 
+const char* state_name(RunState state) {
+  switch (state) {
+    case RunState::kAlive:
+      return "alive";
+    case RunState::kEnded:
+      return "ended";
+    case RunState::kKilled:
+      break;
+  }
+  return "killed";
+}
+
 nb::dict to_dict(const RunFigures& run) {
   nb::dict figures;
   figures["run_id"] = run.run_id;
   figures["started_ns"] = run.started_ns;
   figures["ended_ns"] = run.ended_ns;
+  figures["state"] = state_name(run.state);
+  figures["last_active_ns"] = run.last_active_ns;
+  // It may be cut in the middle of a character, or damaged.
+  figures["tokenizer_sha"] = nb::steal(PyUnicode_DecodeUTF8(
+      run.tokenizer_sha.data(), static_cast<Py_ssize_t>(run.tokenizer_sha.size()), "replace"));
+  figures["sequence_len"] = run.sequence_len;
+  figures["several_tokenizers"] = run.several_tokenizers;
   figures["hits"] = run.hits;
   figures["derived"] = run.derived;
   figures["misses"] = run.misses;
@@ -214,13 +235,20 @@ nb::dict stats(Handle& self) {
   return figures;
 }
 
+nb::list runs(Handle& self) {
+  nb::list found;
+  for (const RunFigures& run : self.without_gil([](TokenizedCache& store) { return store.runs(); }))
+    found.append(to_dict(run));
+  return found;
+}
+
 nb::object represent(Handle& self) {
   return nb::str("<tokcask.TokenizedCache {!r}{}{}>")
       .format(self.arguments().path, self.arguments().options.read_only ? " read-only" : "",
               self.closed() ? " closed" : "");
 }
 
-nb::tuple get_state(const Handle& self) {
+nb::tuple get_state(Handle& self) {
   if (self.closed()) throw nb::value_error("a closed cache cannot be pickled");
   const Options& options = self.arguments().options;
   const auto seconds = [](std::chrono::milliseconds time) {
@@ -229,15 +257,16 @@ nb::tuple get_state(const Handle& self) {
   return nb::make_tuple(nb::bytes(self.arguments().path.data(), self.arguments().path.size()),
                         options.max_bytes ? nb::object(nb::int_(*options.max_bytes)) : nb::none(),
                         options.read_only, seconds(options.lock_timeout), options.batch_bytes,
-                        seconds(options.batch_age), options.allow_network_filesystem, options.derive_lengths);
+                        seconds(options.batch_age), options.allow_network_filesystem, options.derive_lengths,
+                        self.run_id());
 }
 
 void set_state(Handle* self, const nb::tuple& state) {
   new (self) Handle(OpenArguments{
       .path = to_path(state[0], "root"),
-      .options =
-          to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
-                     nb::cast<double>(state[5]), false, nb::cast<bool>(state[7]), nb::cast<bool>(state[6])),
+      .options = to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
+                            nb::cast<double>(state[5]), false, nb::cast<bool>(state[7]),
+                            nb::cast<bool>(state[6]), state[8]),
   });
 }
 
@@ -292,16 +321,17 @@ void bind_reports(nb::module_& module) {
 
 void bind_access(nb::class_<Handle>& cache) {
   cache
-      .def_static("open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = nb::none(),
-                  nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
-                  nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
-                  nb::arg("populate") = false, nb::arg("derive_lengths") = true,
-                  nb::arg("allow_network_filesystem") = false,
-                  nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int | None = None, "
-                          "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
-                          "batch_age: float = 1.0, populate: bool = False, derive_lengths: bool = True, "
-                          "allow_network_filesystem: bool = False) -> TokenizedCache"),
-                  docs::kOpen)
+      .def_static(
+          "open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = nb::none(),
+          nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
+          nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
+          nb::arg("populate") = false, nb::arg("derive_lengths") = true,
+          nb::arg("allow_network_filesystem") = false, nb::arg("run_id") = nb::none(),
+          nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int | None = None, "
+                  "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                  "batch_age: float = 1.0, populate: bool = False, derive_lengths: bool = True, "
+                  "allow_network_filesystem: bool = False, run_id: int | None = None) -> TokenizedCache"),
+          docs::kOpen)
       .def("get", get, nb::arg("key"), nb::sig("def get(self, key: CacheKey) -> CachedTokens | None"),
            docs::kGet)
       .def("get_many", get_many, nb::arg("keys"),
@@ -376,6 +406,7 @@ void bind_care(nb::class_<Handle>& cache) {
           [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.verify(); }); },
           docs::kVerify)
       .def("stats", stats, nb::sig("def stats(self) -> dict[str, typing.Any]"), docs::kStats)
+      .def("runs", runs, nb::sig("def runs(self) -> list[dict[str, typing.Any]]"), docs::kRuns)
       .def(
           "add_tokenize_seconds",
           [](Handle& self, double seconds) {
@@ -404,13 +435,16 @@ void bind_figures(nb::class_<Handle>& cache) {
           "What file_bytes never exceeds on behalf of this handle.")
       .def_prop_ro(
           "hits", [](Handle& self) { return self.stats().run.hits; },
-          "Look-ups of this run that found an entry.")
+          "Look-ups through this handle that found an entry.")
       .def_prop_ro(
           "misses", [](Handle& self) { return self.stats().run.misses; },
-          "Look-ups of this run that found none.")
+          "Look-ups through this handle that found none.")
       .def_prop_ro(
           "hit_rate", [](Handle& self) { return self.stats().run.hit_rate(); },
-          "hits / (hits + misses) of this run, 0.0 before the first look-up.");
+          "hits / (hits + misses) of this handle, 0.0 before the first look-up.")
+      .def_prop_ro(
+          "run_id", &Handle::run_id,
+          "The run this handle belongs to, for open(run_id=...) in another process; 0 if it has none.");
 }
 
 }  // namespace

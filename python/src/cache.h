@@ -30,6 +30,7 @@ class Handle : public Logged<TokenizedCache> {
 
   // Also of a closed store: the figures it had then.
   [[nodiscard]] Stats stats();
+  [[nodiscard]] std::uint64_t run_id();
   [[nodiscard]] const OpenArguments& arguments() const noexcept { return arguments_; }
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return value().root(); }
 

@@ -17,7 +17,7 @@ inline constexpr const char* kTokenizedCache =
 Threads: all methods may be called from any thread at any time; those that may wait release the GIL.
 Processes: any number may have a store open, to read and to write. After os.fork() the child's first call
 reopens the store; what was pending at the fork belongs to the parent. Pickling takes the path and the
-options, and unpickling opens the store again.
+options, and unpickling opens the store again. Both belong to the run of the handle they come from.
 Lifetime: what get() returned stays valid after close().
 Errors: ValueError for a bad argument and for use after close(), OSError and its kinds FileNotFoundError,
 BusyError, DamagedError, ReadOnlyError and UnsupportedError for what the system or the store refuses. A miss
@@ -37,6 +37,8 @@ derive_lengths  serve a key without an entry from one of another sequence length
 populate        have the whole file read into the page cache in the background, in file order
 allow_network_filesystem
                 network file systems do not share maps and locks between hosts, so they are refused
+run_id          belong to this run, if it is alive, rather than begin one: for processes that a launcher starts;
+                forked and unpickled handles know theirs
 
 A store that is damaged, empty or of another version is renamed to <name>.set-aside-<n>, with a warning, and a
 new one is made. Raises ValueError, FileNotFoundError, BusyError, UnsupportedError or OSError.)";
@@ -110,9 +112,17 @@ inline constexpr const char* kVerify =
 inline constexpr const char* kStats = R"(All figures, read in constant time.
 
 entry_count, total_bytes, payload_bytes, file_bytes, max_bytes, pending, tokenizer_sha, and two dicts: run,
-the figures of this handle since it was opened, and last_run, those of the newest run that was recorded
-(run_id 0 if there was none). Each has run_id, started_ns, ended_ns (0: not ended), hits, misses, hit_rate,
-puts, declined, evicted, tokenize_seconds and bytes_after.)";
+what this handle did since it was opened, and last_run, what all processes of the newest run did that did
+anything (run_id 0 if there was none). Each is as one of runs().)";
+
+inline constexpr const char* kRuns =
+    R"(The runs of the store, living ones included, newest first; at most the last 256 that did anything.
+
+A run is what one process does between open() and close(), with all that its children and workers do. Each is
+a dict: run_id, state ("alive", "ended" or "killed"), started_ns, ended_ns (0: not ended; when it was killed, its
+last activity), last_active_ns, tokenizer_sha and sequence_len (of the first key used), several_tokenizers
+(others were used too), hits, derived (hits served from an entry of another length), misses, hit_rate, puts,
+declined, evicted, tokenize_seconds and bytes_after.)";
 
 inline constexpr const char* kAddTokenizeSeconds =
     "Adds to the run's figures the seconds that were spent tokenizing.";

@@ -29,4 +29,10 @@ Stats Handle::stats() {
   return with_gil([](TokenizedCache& store) { return store.stats(); });
 }
 
+std::uint64_t Handle::run_id() {
+  if (last_stats_) return last_stats_->run.run_id;
+  // In a forked child it opens the store.
+  return without_gil([](TokenizedCache& store) { return store.run_id(); });
+}
+
 }  // namespace tokcask::python

@@ -102,6 +102,21 @@ TEST_CASE("damaged bytes are refused or give keys, and nothing outside them is r
   }
 }
 
+TEST_CASE("the first key of each tokenizer and length") {
+  const std::string sha(64, 'a');
+  const std::vector<CacheKey> keys{{"0123456789abcdef", sha, 1},
+                                   {"1123456789abcdef", sha, 1},
+                                   {"x", sha, 2},
+                                   {"2123456789abcdef", sha, 1},
+                                   {"y", "other", 1},
+                                   {"z", sha, 2}};
+  const std::vector<std::byte> packed = pack_keys(keys);
+  CHECK(KeyList::of(packed)->first_of_each_kind() == std::vector<std::size_t>{0, 2, 4});
+  const std::vector<std::byte> one = pack_keys(std::span(keys).first(2));
+  CHECK(KeyList::of(one)->first_of_each_kind() == std::vector<std::size_t>{0});
+  CHECK(KeyList::of(pack_keys({}))->first_of_each_kind().empty());
+}
+
 TEST_CASE("a list with a key that is longer than any can be is refused") {
   std::vector<CacheKey> keys = plain(3);
   keys.emplace_back(std::string(496, 'x'), "sha", 100);  // 504 bytes

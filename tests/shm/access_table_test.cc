@@ -86,36 +86,6 @@ TEST_CASE("what was touched is taken once") {
   CHECK(taken.size() == 1);
 }
 
-TEST_CASE("the oldest living run counts; a dead process's does not") {
-  const Directory d;
-  const auto table = AccessTable::open(d.path, kUuid);
-  CHECK_FALSE(table->oldest_run());
-  const auto row = table->begin_run(500);
-  REQUIRE(row);
-  CHECK(table->oldest_run() == 500);
-  CHECK(elsewhere([&] { return AccessTable::open(d.path, kUuid)->begin_run(100).has_value(); }));
-  CHECK(table->oldest_run() == 500);
-  const auto second = table->begin_run(400);
-  CHECK(table->oldest_run() == 400);
-  table->end_run(*second);
-  CHECK(table->oldest_run() == 500);
-  table->end_run(*row);
-  CHECK_FALSE(table->oldest_run());
-}
-
-TEST_CASE("there are rows for 256 runs, and those of the dead are used again") {
-  const Directory d;
-  const auto table = AccessTable::open(d.path, kUuid);
-  CHECK(elsewhere([&] {
-    for (std::size_t i = 0; i < kMaxRuns; ++i) {
-      if (!table->begin_run(i + 1)) return false;
-    }
-    return !table->begin_run(1000);
-  }));
-  CHECK(table->begin_run(2000));
-  CHECK(table->oldest_run() == 2000);
-}
-
 TEST_CASE("another store's table is not used, and where no file can be the table is private") {
   const Directory d;
   AccessTable::open(d.path, kUuid)->touch(1, 10);
@@ -128,7 +98,7 @@ TEST_CASE("another store's table is not used, and where no file can be the table
   CHECK(table->grow(50'000));
   table->touch(49'999, 10);
   CHECK(table->stamp(49'999) == 10);
-  CHECK(table->begin_run(1));
+  CHECK(table->runs().begin(1));
 }
 
 TEST_CASE("threads touch and take at once") {

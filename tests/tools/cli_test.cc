@@ -6,7 +6,6 @@
 
 #include <cstdlib>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 
 #include "support.h"
@@ -41,35 +40,14 @@ int run_with_output(const std::vector<std::string>& args, int fd) {
   return code;
 }
 
-// An environment variable for as long as this lives.
-class Environment {
- public:
-  Environment(const char* name, const char* value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    ::setenv(name, value, 1);
-  }
-  ~Environment() {
-    if (old_) {
-      ::setenv(name_, old_->c_str(), 1);
-    } else {
-      ::unsetenv(name_);
-    }
-  }
-  Environment(const Environment&) = delete;
-  Environment& operator=(const Environment&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> old_;
-};
-
 }  // namespace
 
 TEST_CASE("cli: help, for the program and for each verb, with examples") {
   const Outcome all = test::run({"--help"});
   CHECK(all.code == cli::kExitOk);
   CHECK(all.err.empty());
-  for (const char* verb : {"warm", "show", "get", "prune", "clear", "verify", "merge", "import-npz"}) {
+  for (const char* verb :
+       {"warm", "show", "runs", "get", "prune", "clear", "verify", "merge", "import-npz"}) {
     CAPTURE(verb);
     CHECK(all.out.find(verb) != std::string::npos);
     const Outcome one = test::run({verb, "--help"});
@@ -139,7 +117,7 @@ TEST_CASE("cli: standard output that nobody reads, that is full, or that is clos
 }
 
 TEST_CASE("cli: a progress line on a terminal, erased at the end; none elsewhere") {
-  const Environment term("TERM", "xterm");
+  const test::Environment term("TERM", "xterm");
   const test::TempDir dir;
   for (int i = 0; i < 20; ++i) dir.write("corpus/" + std::to_string(i), "file " + std::to_string(i));
   test::Terminal terminal;
@@ -157,22 +135,22 @@ TEST_CASE("cli: a progress line on a terminal, erased at the end; none elsewhere
   CHECK(quiet.run(args) == cli::kExitOk);
   CHECK(quiet.output().find('\x1b') == std::string::npos);
   CHECK(test::run(warm_command(dir)).err.empty());
-  const Environment dumb("TERM", "dumb");
+  const test::Environment dumb("TERM", "dumb");
   test::Terminal simple;
   CHECK(simple.run(warm_command(dir)) == cli::kExitOk);
   CHECK(simple.output().find('\x1b') == std::string::npos);
 }
 
 TEST_CASE("cli: color on a terminal only, and not with NO_COLOR") {
-  const Environment term("TERM", "xterm");
+  const test::Environment term("TERM", "xterm");
   const std::vector<std::string> args{"show", "/nonexistent/store"};
   {
-    const Environment unset("NO_COLOR", "");
+    const test::Environment unset("NO_COLOR", "");
     test::Terminal terminal;
     CHECK(terminal.run(args) == cli::kExitNoStore);
     CHECK(terminal.output().find("\x1b[31merror: ") != std::string::npos);
   }
-  const Environment set("NO_COLOR", "1");
+  const test::Environment set("NO_COLOR", "1");
   test::Terminal terminal;
   CHECK(terminal.run(args) == cli::kExitNoStore);
   CHECK(terminal.output().find('\x1b') == std::string::npos);

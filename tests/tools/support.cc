@@ -129,6 +129,19 @@ Outcome Capture::finish() {
   return outcome;
 }
 
+Environment::Environment(const char* name, const char* value) : name_(name) {
+  if (const char* old = std::getenv(name)) old_ = old;
+  ::setenv(name, value, 1);
+}
+
+Environment::~Environment() {
+  if (old_) {
+    ::setenv(name_, old_->c_str(), 1);
+  } else {
+    ::unsetenv(name_);
+  }
+}
+
 cli::TokenizerLoader no_loader() {
   return [](const std::string& file, unsigned) -> std::unique_ptr<cli::Tokenizer> {
     throw Error(Errc::kInvalidArgument, file + " is not a tokenizer");

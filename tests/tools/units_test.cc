@@ -51,6 +51,11 @@ TEST_CASE("units: figures for people") {
   CHECK(format_percent(0.99999) == "99.9 %");
   CHECK(format_percent(0.0) == "0.0 %");
   CHECK(format_time(0) == "1970-01-01 00:00:00 UTC");
+  CHECK(format_duration(-5) == "0 s");
+  CHECK(format_duration(45'900'000'000) == "45 s");
+  CHECK(format_duration(723'000'000'000) == "12 m 03 s");
+  CHECK(format_duration(11'100'000'000'000) == "3 h 05 m");
+  CHECK(format_duration(187'200'000'000'000) == "2 d 04 h");
   CHECK(format_bar(0, 0, 4) == "[----]");
   CHECK(format_bar(1, 2, 4) == "[##--]");
   CHECK(format_bar(9, 2, 4) == "[####]");

@@ -17,6 +17,7 @@ namespace tokcask::cli {
 namespace {
 
 constexpr std::string_view kRed = "\x1b[31m";
+constexpr std::string_view kGreen = "\x1b[32m";
 constexpr std::string_view kYellow = "\x1b[33m";
 constexpr std::string_view kReset = "\x1b[0m";
 constexpr std::string_view kEraseLine = "\r\x1b[K";
@@ -26,9 +27,9 @@ bool environment_has(const char* name) {
   return value != nullptr && *value != '\0';
 }
 
-bool is_capable_terminal() {
+bool is_capable_terminal(int fd) {
   const char* term = std::getenv("TERM");
-  return ::isatty(STDERR_FILENO) == 1 && (term == nullptr || std::string_view(term) != "dumb");
+  return ::isatty(fd) == 1 && (term == nullptr || std::string_view(term) != "dumb");
 }
 
 // Returns 0, or errno.
@@ -74,7 +75,16 @@ std::string printable(std::string_view text) {
   return safe;
 }
 
-Console::Console() : terminal_(is_capable_terminal()), color_(terminal_ && !environment_has("NO_COLOR")) {}
+Console::Console()
+    : terminal_(is_capable_terminal(STDERR_FILENO)),
+      color_(terminal_ && !environment_has("NO_COLOR")),
+      data_terminal_(is_capable_terminal(STDOUT_FILENO)),
+      data_color_(data_terminal_ && !environment_has("NO_COLOR")) {}
+
+std::string Console::colored(std::string_view text, Color color) const {
+  if (!data_color_) return std::string(text);
+  return fmt::format("{}{}{}", color == Color::kRed ? kRed : kGreen, text, kReset);
+}
 
 void Console::data(std::string_view text) {
   const std::lock_guard lock(mutex_);

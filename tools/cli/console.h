@@ -15,6 +15,8 @@ namespace tokcask::cli {
 // steer a terminal nor break a line.
 [[nodiscard]] std::string printable(std::string_view text);
 
+enum class Color { kRed, kGreen };
+
 class Console {
  public:
   Console();
@@ -35,6 +37,9 @@ class Console {
   [[nodiscard]] MessageSink sink();
 
   [[nodiscard]] bool is_terminal() const noexcept { return terminal_; }
+  [[nodiscard]] bool data_on_terminal() const noexcept { return data_terminal_; }
+  // `text` as data(), in color where standard output is a terminal and NO_COLOR is not set.
+  [[nodiscard]] std::string colored(std::string_view text, Color color) const;
   // Columns of the terminal, as of now.
   [[nodiscard]] static unsigned width();
 
@@ -45,6 +50,8 @@ class Console {
   std::mutex mutex_;
   const bool terminal_;  // standard error is one that understands cursor movement
   const bool color_;
+  const bool data_terminal_;  // standard output is one
+  const bool data_color_;
   bool progress_shown_ = false;
 };
 

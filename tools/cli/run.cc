@@ -37,6 +37,7 @@ void add_verbs(CLI::App& app, Action& action) {
   app.footer(kFooter);
   add_warm(app, action);
   add_show(app, action);
+  add_runs(app, action);
   add_get(app, action);
   add_explain(app, action);
   add_prune(app, action);

@@ -35,7 +35,12 @@ std::string run_text(const RunFigures& run) {
   Table table;
   table.add("  number", format_count(run.run_id));
   table.add("  started", format_time(run.started_ns));
-  table.add("  ended", run.ended_ns == 0 ? "not recorded" : format_time(run.ended_ns));
+  table.add(run.state == RunState::kKilled ? "  killed" : "  ended",
+            run.ended_ns == 0 ? "not yet" : format_time(run.ended_ns));
+  if (!run.tokenizer_sha.empty()) {
+    table.add("  tokenizer", fmt::format("{}, {} tokens{}", printable(run.tokenizer_sha), run.sequence_len,
+                                         run.several_tokenizers ? ", and others" : ""));
+  }
   table.add("  hits", fmt::format("{} ({})", format_count(run.hits), format_percent(run.hit_rate())));
   table.add("  misses", format_count(run.misses));
   table.add("  stored", format_count(run.puts));

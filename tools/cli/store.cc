@@ -7,6 +7,7 @@ namespace tokcask::cli {
 TokenizedCache open_to_read(const std::string& path, Console& console) {
   Options options;
   options.read_only = true;
+  options.observe = true;
   options.on_message = console.sink();
   return TokenizedCache::open(path, std::move(options));
 }

@@ -9,7 +9,8 @@
 
 namespace tokcask::cli {
 
-// Never takes the write lock. Throws Error(kNotFound) when `path` holds no store.
+// Never takes the write lock, and leaves no trace: it is no run, and counts nothing. Throws Error(kNotFound)
+// when `path` holds no store.
 [[nodiscard]] TokenizedCache open_to_read(const std::string& path, Console& console);
 
 // To be changed, with the budget that it was last given. Throws Error(kNotFound) when `path` holds no

@@ -111,6 +111,17 @@ std::string format_time(std::int64_t nanoseconds) {
   return text;
 }
 
+std::string format_duration(std::int64_t nanoseconds) {
+  const std::int64_t seconds = std::max<std::int64_t>(nanoseconds, 0) / 1'000'000'000;
+  const std::int64_t minutes = seconds / 60;
+  const std::int64_t hours = minutes / 60;
+  const std::int64_t days = hours / 24;
+  if (days > 0) return fmt::format("{} d {:02} h", days, hours % 24);
+  if (hours > 0) return fmt::format("{} h {:02} m", hours, minutes % 60);
+  if (minutes > 0) return fmt::format("{} m {:02} s", minutes, seconds % 60);
+  return fmt::format("{} s", seconds);
+}
+
 std::string format_bar(std::uint64_t part, std::uint64_t whole, std::size_t columns) {
   const double share = whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
   const auto filled =

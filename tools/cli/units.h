@@ -24,6 +24,8 @@ namespace tokcask::cli {
 [[nodiscard]] std::string format_percent(double share);
 // Nanoseconds since the Unix epoch as "2026-01-31 23:59:59 UTC".
 [[nodiscard]] std::string format_time(std::int64_t nanoseconds);
+// Nanoseconds as the two largest units: "45 s", "12 m 03 s", "3 h 05 m", "2 d 04 h". Below 0 as 0.
+[[nodiscard]] std::string format_duration(std::int64_t nanoseconds);
 // "[####------]" with `columns` between the brackets.
 [[nodiscard]] std::string format_bar(std::uint64_t part, std::uint64_t whole, std::size_t columns);
 

@@ -24,6 +24,7 @@ using Action = std::function<int(Session&)>;
 void add_warm(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);
+void add_runs(CLI::App& app, Action& action);
 void add_get(CLI::App& app, Action& action);
 void add_prune(CLI::App& app, Action& action);
 void add_clear(CLI::App& app, Action& action);

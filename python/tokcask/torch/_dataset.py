@@ -43,6 +43,7 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
 
     Processes: works in forked workers and in those started by spawn or forkserver, without a worker_init_fn.
     Pickling takes the path and the keys (8 bytes each); where the records lie is resolved once and shared.
+    What all of them read counts for one run: the newest that this process has on the store, or one of its own.
     Threads: all methods may be called from any thread.
     Snapshots: every call sees what was committed last, and pins nothing when it is over.
     Eviction: the entries of an open dataset are protected from it, as all that a living run used. A store that
@@ -112,6 +113,11 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
         return self._native.root
 
     @property
+    def run_id(self) -> int:
+        """The run it belongs to; 0 if it has none or is closed."""
+        return self._native.run_id
+
+    @property
     def lengths(self) -> NDArray[np.int32]:
         """Tokens of each item when it was resolved, without touching them; 0 for a missing one.
 
@@ -150,6 +156,7 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
             self._make,
             self._indices,
             self._allow_network_filesystem,
+            self._native.run_id,
         )
         return _reopen, (type(self), *state)
 
@@ -164,13 +171,18 @@ def _reopen(
     make: Callable[[int], Made] | None,
     indices: NDArray[np.int64] | None,
     allow_network_filesystem: bool,
+    run_id: int,
 ) -> TokenDataset:
     dataset = kind.__new__(kind)
     dataset._make = make
     dataset._indices = indices
     dataset._allow_network_filesystem = allow_network_filesystem
     dataset._native = Dataset(
-        root, packed=packed, missing="keep", allow_network_filesystem=allow_network_filesystem
+        root,
+        packed=packed,
+        missing="keep",
+        allow_network_filesystem=allow_network_filesystem,
+        run_id=run_id,
     )
     return dataset
 

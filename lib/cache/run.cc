@@ -1,0 +1,92 @@
+#include "cache/run.h"
+
+#include <memory>
+#include <utility>
+
+#include "cache/clock.h"
+
+namespace tokcask {
+
+void Missed::add(MissReason reason, const CacheKey& key, std::string_view other_tokenizer) {
+  const auto index = static_cast<std::size_t>(reason);
+  if (counts_[index].fetch_add(1, std::memory_order_relaxed) > 0) return;
+  const std::lock_guard lock(mutex_);
+  examples_[index].emplace(Example{std::string(other_tokenizer), key});
+}
+
+std::array<std::uint64_t, kMissReasons> Missed::counts() const {
+  std::array<std::uint64_t, kMissReasons> counts{};
+  for (std::size_t i = 0; i < kMissReasons; ++i) counts[i] = counts_[i].load(std::memory_order_relaxed);
+  return counts;
+}
+
+std::optional<Missed::Example> Missed::example(MissReason reason) const {
+  const std::lock_guard lock(mutex_);
+  return examples_[static_cast<std::size_t>(reason)];
+}
+
+Run::Run(Options given, std::uint64_t stamp, std::shared_ptr<shm::AccessTable> table,
+         std::optional<shm::RunTable::Member> member)
+    : table_(std::move(table)),
+      member_(member),
+      counters_(member_ ? member_->counters : &own_),
+      options(std::move(given)),
+      start(stamp),
+      hits(counters_->hits),
+      misses(counters_->misses),
+      derived(counters_->derived),
+      puts(counters_->puts),
+      declined(counters_->declined),
+      evicted(counters_->evicted),
+      tokenize_ns(counters_->tokenize_ns),
+      ref_(member_ ? std::optional(member_->run) : std::nullopt) {}
+
+Run::~Run() { delete first_kind_.load(); }
+
+void Run::note(std::string_view tokenizer_sha, std::int32_t sequence_len) {
+  const Kind* const first = first_kind_.load(std::memory_order_acquire);
+  if (first != nullptr && first->sequence_len == sequence_len && first->tokenizer_sha == tokenizer_sha)
+    return;
+  if (!told_several_.load(std::memory_order_relaxed)) note_other(tokenizer_sha, sequence_len);
+}
+
+void Run::note_other(std::string_view tokenizer_sha, std::int32_t sequence_len) {
+  if (!ref_) return;
+  if (!table_->runs().identify(*ref_, tokenizer_sha, static_cast<std::uint32_t>(sequence_len))) return;
+  const Kind* first = nullptr;
+  auto kind = std::make_unique<const Kind>(Kind{std::string(tokenizer_sha), sequence_len});
+  if (first_kind_.compare_exchange_strong(first, kind.get())) {
+    static_cast<void>(kind.release());
+  } else if (first->sequence_len != sequence_len || first->tokenizer_sha != tokenizer_sha) {
+    told_several_.store(true, std::memory_order_relaxed);
+  }
+}
+
+std::uint64_t Run::run_id() const { return ref_ ? table_->runs().id_of(*ref_) : 0; }
+
+RunFigures Run::figures() const {
+  RunFigures figures;
+  if (auto entry = ref_ ? table_->runs().entry(*ref_) : std::nullopt) figures = std::move(entry->figures);
+  counters_->copy_to(figures);
+  figures.started_ns = static_cast<std::int64_t>(start);
+  return figures;
+}
+
+void Run::end_if_last() {
+  if (member_) table_->runs().end_if_last(*member_, now_ns());
+}
+
+void Run::leave() {
+  if (!member_) return;
+  counters_ = &own_;
+  hits.move_to(own_.hits);
+  misses.move_to(own_.misses);
+  derived.move_to(own_.derived);
+  puts.move_to(own_.puts);
+  declined.move_to(own_.declined);
+  evicted.move_to(own_.evicted);
+  tokenize_ns.move_to(own_.tokenize_ns);
+  table_->runs().leave(*std::exchange(member_, std::nullopt), now_ns());
+}
+
+}  // namespace tokcask

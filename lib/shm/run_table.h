@@ -1,0 +1,169 @@
+// The run table: which runs are alive, who belongs to them, and what they have done so far.
+//
+// A part of the access table's file (access_table.h), and a hint as all of it is. A run begins with a handle
+// and ends with the last of its members. A member is one open handle of one process; it has counters of its
+// own, which no other process writes to, so that many workers do not fight for a cache line. The figures of a
+// run are the sums of the members that have left and the counters of those that are there. The table is a
+// file, so figures outlive the processes; a writer saves them in the store (writer.h).
+//
+// Invariants:
+//  1. A row is written by whoever has claimed it: its first word names the claimer, with the top bit set. A
+//  row
+//     whose claimer has died is freed.
+//  2. A run lives while a member refers to it. It has a member before it can be seen, and one that was found
+//     without any is ended by whoever finds it.
+//  3. A run's row is free when it has ended and is saved, or did nothing. When none is free, the oldest that
+//  has
+//     ended is used again.
+// A kill in the middle of anything may lose or double what one member has counted, nothing else.
+//
+// Layout, little-endian; the offsets are from the table's start:
+//   0        1,024 member rows of 128 bytes: u64 pid (0: free; top bit: claimed by that pid), u64 start of
+//   that
+//            process in clock ticks, u64 started and u64 number of the row of its run, 64 bytes counters, 0
+//   131,072  256 run rows of 256 bytes: u64 id (0: free; top bit: claimed by the pid in the rest), u64
+//   started
+//            and u64 ended (ns; 0: alive), u32 flags, u32 sequence length, 64 bytes counters of members that
+//            have left, u64 bytes_after, u64 pid and u64 start of the process that began it, u64 when that
+//            process closed it (0: it has not), 64 bytes tokenizer sha, u64 what of it is saved, 0
+//   counters: u64 hits, misses, last activity in ns, derived, puts, declined, evicted, ns of tokenizing
+#pragma once
+
+#include <atomic>
+#include <bitset>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <tokcask/stats.h>
+
+namespace tokcask::shm {
+
+inline constexpr std::size_t kMaxRuns = 256;
+inline constexpr std::size_t kMaxMembers = 1024;
+
+struct Counters {
+  std::atomic<std::uint64_t> hits{0};
+  std::atomic<std::uint64_t> misses{0};
+  std::atomic<std::uint64_t> last_active{0};
+  std::atomic<std::uint64_t> derived{0};
+  std::atomic<std::uint64_t> puts{0};
+  std::atomic<std::uint64_t> declined{0};
+  std::atomic<std::uint64_t> evicted{0};
+  std::atomic<std::uint64_t> tokenize_ns{0};
+
+  void add(const Counters& other) noexcept;
+  void reset() noexcept;
+  void copy_to(RunFigures& figures) const noexcept;
+};
+
+// Names a run for as long as it is in the table, whatever its id becomes.
+struct RunRef {
+  std::size_t row = 0;
+  std::uint64_t started = 0;
+  friend bool operator==(const RunRef&, const RunRef&) = default;
+};
+
+// A process, by its number and the clock tick it started at; the number alone may be another's by now.
+struct Process {
+  std::uint64_t pid = 0;
+  std::uint64_t start = 0;
+  friend bool operator==(const Process&, const Process&) = default;
+};
+
+// Threads and processes: all members may be called concurrently. Not used after fork() in the child.
+class RunTable {
+ public:
+  static constexpr std::size_t kBytes = 128 * kMaxMembers + 256 * kMaxRuns;
+
+  // Over kBytes of shared memory, zeroed when it was new. `last_run` is the newest id handed out.
+  RunTable(std::byte* memory, std::atomic<std::uint64_t>& last_run) noexcept;
+
+  // Ids that are handed out from now on follow `stored`, the newest in the store. A last id that is far ahead
+  // of that is damage.
+  void raise_last_run(std::uint64_t stored) noexcept;
+
+  struct Member {
+    std::size_t row = 0;
+    RunRef run;
+    Counters* counters = nullptr;  // zero at first; valid until leave()
+  };
+  // Begins a run that started at the stamp `started`. Nothing when 256 runs or 1,024 members are alive.
+  std::optional<Member> begin(std::uint64_t started) noexcept;
+  // Joins a run. Nothing when it is not alive, or 1,024 members are.
+  std::optional<Member> join(const RunRef& run) noexcept;
+  std::optional<Member> join(std::uint64_t run_id) noexcept;
+  // The newest living run that this process is a member of.
+  std::optional<Member> join_own() noexcept;
+
+  // Ends the run of the last member before it leaves, so that its last commit saves the end. The run goes on
+  // protecting what it used until then.
+  void end_if_last(const Member& member, std::uint64_t now) noexcept;
+  // Adds the member's counters to the run's sums. A run without members has ended; if it did nothing, it is
+  // forgotten.
+  void leave(const Member& member, std::uint64_t now) noexcept;
+
+  // The run's tokenizer and length are those told first; another one is flagged. False while another process
+  // is telling the first.
+  bool identify(const RunRef& run, std::string_view tokenizer_sha, std::uint32_t sequence_len) noexcept;
+
+  // Frees the members of dead processes and ends the runs that have no other.
+  void sweep() noexcept;
+  // The start of the oldest living run, or nothing. Sweeps.
+  std::optional<std::uint64_t> oldest_start() noexcept;
+
+  struct Entry {
+    RunRef ref;
+    RunFigures figures;
+    std::uint64_t activity = 0;  // changes with the figures; 0: it did nothing that is worth a row
+    std::uint64_t saved = 0;     // the activity that is in the store
+    std::uint64_t tokenize_ns = 0;
+    bool own = false;  // this process has a member of it
+    [[nodiscard]] bool unsaved() const noexcept { return activity != 0 && activity != saved; }
+  };
+  [[nodiscard]] std::vector<Entry> entries() const;
+  [[nodiscard]] std::optional<Entry> entry(const RunRef& run) const;
+  // Its id, or 0 when it is not in the table any more.
+  [[nodiscard]] std::uint64_t id_of(const RunRef& run) const noexcept;
+  // That `activity` of it is in the store, under `id` and with `bytes_after`.
+  void mark_saved(const RunRef& run, std::uint64_t activity, std::uint64_t id,
+                  std::uint64_t bytes_after) noexcept;
+
+ private:
+  struct MemberRow;
+  struct RunRow;
+  using Referenced = std::bitset<kMaxRuns>;  // rows of runs that have members
+
+  // The row of a run, or null when it is another's by now.
+  [[nodiscard]] RunRow* find(const RunRef& run) const noexcept;
+  [[nodiscard]] RunRef ref_of(std::size_t row) const noexcept;
+  // What a member row refers to, claimed or not.
+  [[nodiscard]] static std::optional<RunRef> run_of(const MemberRow& member) noexcept;
+  // Members of a run; `own`: those of this process alone.
+  [[nodiscard]] std::size_t count_members(const RunRef& run, bool own) const noexcept;
+  [[nodiscard]] Entry read(std::size_t row) const;
+  void add_members(std::span<Entry> entries) const;
+
+  std::optional<std::size_t> claim_run() noexcept;
+  [[nodiscard]] std::optional<std::size_t> oldest_ended() const noexcept;
+  std::optional<Member> add_member(const RunRef& run) noexcept;
+  // Of a row that this process has claimed.
+  void free_member(MemberRow& member, bool counted) noexcept;
+  Referenced sweep_members() noexcept;
+  void sweep_run(std::size_t row) noexcept;
+  void note_close(const RunRef& run, std::uint64_t now) noexcept;
+  // Ends a run at `when`, unless it has more than `left` members.
+  void end_run(const RunRef& run, std::uint64_t when, std::size_t left) noexcept;
+  // Frees the row of a run that has ended, has no members, and did nothing or is saved.
+  void release_if_done(const RunRef& run) noexcept;
+
+  const Process self_;
+  MemberRow* members_;
+  RunRow* runs_;
+  std::atomic<std::uint64_t>* last_run_;
+};
+
+}  // namespace tokcask::shm
