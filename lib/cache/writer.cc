@@ -54,8 +54,7 @@ std::uint64_t Writer::Room::tree_pages(std::uint64_t changes, std::uint64_t node
   // A chunk of entries and one of stamps per change, or all of them.
   const std::uint64_t chunks = std::min(changes, slots / rows::kEntriesPerChunk + 1) +
                                std::min(changes, slots / rows::kStampsPerChunk + 1) +
-                               changes / rows::kEntriesPerChunk + changes / rows::kStampsPerChunk +
-                               changes / rows::kHistoryPerChunk + 4;
+                               changes / rows::kEntriesPerChunk + changes / rows::kStampsPerChunk + 2;
   const std::uint64_t meta_leaves = std::min(chunks, meta.leaf_pages) + chunks / 16 + 1;
   const std::uint64_t meta_branches = std::min(meta.branch_pages, meta_leaves) + meta.depth + 1;
   constexpr std::uint64_t kMainAndFreeList = 6;
@@ -512,17 +511,26 @@ void Writer::nudge(const Room& room) {
 
 std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t before,
                                   std::uint64_t max_bytes, const Removal& why, PruneReport& report) {
+  const Removal noted{why.fate, why.run_id, history_ring(max_bytes)};
   std::size_t most = kMostRemovedAtOnce;
   std::size_t at = 0;
+  bool nudged = false;
   while (at < victims.size()) {
     const Room room = measure(max_bytes);
     const std::size_t count = std::min(most, victims.size() - at);
-    if (count > 1 && room.tree_pages(count, 0) + room.free_list_pages(0) > room.available()) {
+    const std::uint64_t history = count / rows::kHistoryPerChunk + 2;
+    const bool scarce = room.tree_pages(count, 0) + history + room.free_list_pages(0) > room.available();
+    if (scarce && count > 1) {
       most = count / 2;
       continue;
     }
+    if (scarce && room.recent > 0 && !std::exchange(nudged, true)) {
+      // What the last commits freed is all that is left.
+      nudge(room);
+      nudge(measure(max_bytes));
+      continue;
+    }
     Commit commit(*environment_, names_);
-    const Removal noted{why.fate, why.run_id, history_ring(max_bytes)};
     PruneReport found;
     std::vector<std::uint32_t> freed;
     for (const Victim& victim : victims.subspan(at, count)) {
@@ -540,6 +548,7 @@ std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t
       continue;
     }
     if (found.removed > 0) commit.commit();
+    nudged = false;
     for (const std::uint32_t slot : freed) access_->assign(slot, 0);
     report.removed += found.removed;
     report.bytes += found.bytes;
