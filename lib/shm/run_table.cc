@@ -37,6 +37,9 @@ Sha to_words(std::string_view sha) {
   return words;
 }
 
+// The start of a process that has ended, and that its parent has not waited for yet.
+constexpr std::uint64_t kEnded = ~std::uint64_t{0};
+
 // When process `pid` started, in clock ticks since boot (field 22 of /proc/PID/stat), or 0 if there is none.
 // With the pid it names a process for as long as the machine is up.
 std::uint64_t process_start(std::uint64_t pid) {
@@ -46,7 +49,9 @@ std::uint64_t process_start(std::uint64_t pid) {
   // The second field is the program's name in parentheses and may hold anything.
   std::istringstream fields(text.substr(std::min(text.rfind(')') + 1, text.size())));
   std::string skipped;
-  for (int field = 3; field < 22; ++field) fields >> skipped;
+  fields >> skipped;
+  if (skipped == "Z" || skipped == "X") return kEnded;
+  for (int field = 4; field < 22; ++field) fields >> skipped;
   std::uint64_t start = 0;
   fields >> start;
   return start;
@@ -61,6 +66,7 @@ bool is_alive(const Process& process) {
   if (process.pid == 0 || process.pid > std::numeric_limits<pid_t>::max()) return false;  // damage
   if (kill(static_cast<pid_t>(process.pid), 0) != 0 && errno == ESRCH) return false;
   const std::uint64_t found = process_start(process.pid);
+  if (found == kEnded) return false;
   return found == 0 || process.start == 0 || found == process.start;  // no /proc: believe the pid
 }
 

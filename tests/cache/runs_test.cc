@@ -173,7 +173,8 @@ TEST_CASE("who observes leaves no trace") {
   const auto observer = std::make_unique<TokenizedCache>(f.open({.observe = true}));
   CHECK(observer->run_id() == 0);
   const RunFigures before = observer->stats().last_run;
-  for (std::uint64_t i = 0; i < 60; ++i) CHECK(observer->get(key(i)));
+  // The oldest last: if that were recorded, it would be the newest.
+  for (std::uint64_t i = 60; i-- > 0;) CHECK(observer->get(key(i)));
   CHECK(observer->stats().run.hits == 60);
   CHECK(observer->stats().last_run.hits == before.hits);
   CHECK(observer->runs().size() == 1);
