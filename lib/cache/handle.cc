@@ -36,11 +36,7 @@ Handle::Lease Handle::lease(bool writing) {
     lease.engine_ = open->engine;
   }
   if (!lease.engine_) throw closed_error();
-  if (lease->replaced()) {
-    // Who clears must not find afterwards what was there, so a process waits for the file that it made itself.
-    const bool wait = writing || lease->made() != nullptr;
-    lease.engine_ = move_on(*open, std::move(lease.engine_), wait);
-  }
+  if (lease->replaced()) lease.engine_ = move_on(*open, std::move(lease.engine_), writing);
   return lease;
 }
 
