@@ -106,6 +106,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] const FileId* made() const noexcept {
     return has_made_.load(std::memory_order_acquire) ? &made_ : nullptr;
   }
+  // Whether this process has made a new file that lacks entries of this one: nothing may be read here any
+  // more.
+  [[nodiscard]] bool outdated() const noexcept { return outdated_.load(std::memory_order_acquire); }
   void note_replaced() noexcept { replaced_.store(true, std::memory_order_relaxed); }
   // Gives `next` what is pending, and `run`. From then on nothing can be put here. Returns false when `next`
   // is replaced itself, or when a commit is going on, unless `wait` is true.
@@ -206,8 +209,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void commit_pending(bool fold, const std::function<void(const Write&)>& with_writer);
   // For the commit thread: the same, to the file that took the place of this engine's.
   void commit_elsewhere();
-  void note_new_file();       // with commit_mutex_ held
-  void require_here() const;  // with pending_mutex_ held
+  enum class Content { kSame, kLess };
+  void note_new_file(Content content);  // with commit_mutex_ held
+  void require_here() const;            // with pending_mutex_ held
   std::vector<Victim> chosen(const PruneOptions& options, std::uint64_t& before);
   Writer& writer();
   // Of all handles that write: the smallest budget, the shortest patience.
@@ -231,6 +235,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::atomic<std::int64_t> look_again_ns_{0};   // steady clock
   FileId made_{};                                // not changed once has_made_ is set
   std::atomic<bool> has_made_{false};
+  std::atomic<bool> outdated_{false};
 
   std::mutex read_mutex_;
   std::weak_ptr<Snapshot> current_;

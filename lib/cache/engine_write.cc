@@ -277,7 +277,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
     {
       const std::lock_guard lock(commit_mutex_);
       rest = rest.subspan(writer().remove(rest, before, limits(), report));
-      note_new_file();
+      note_new_file(Content::kLess);
     }
     if (!rest.empty()) std::this_thread::sleep_for(kTurn);
   }
@@ -293,7 +293,7 @@ std::uint64_t Engine::clear() {
     pending = std::exchange(active_, Batch{}).new_entries;
     failure_.reset();
   }
-  note_new_file();
+  note_new_file(Content::kLess);
   room_made_.notify_all();
   return pending + removed;
 }
@@ -305,7 +305,7 @@ CompactReport Engine::compact() {
     if (handed_over()) throw Replaced{};
     commit_pending(true);
     report = writer().compact(limits());
-    note_new_file();
+    note_new_file(Content::kSame);
   }
   // Who waited in vain has to come back by the new file. One that compacts in a loop shall not shut it out.
   std::this_thread::sleep_for(kTurn);
@@ -315,7 +315,7 @@ CompactReport Engine::compact() {
 Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {
   const std::lock_guard lock(commit_mutex_);
   const Writer::Lowered lowered = writer().lower(max_bytes, {max_bytes, lock_timeout});
-  note_new_file();
+  note_new_file(Content::kLess);
   return lowered;
 }
 
