@@ -200,6 +200,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::optional<std::vector<std::byte>> meta_row(const rows::MetaKey& key);
 
   // Writing (engine_write.cc)
+  bool is_stored(const CacheKey& key);
+  // With pending_mutex_ held by `lock`: until the batch has room for `size` bytes more.
+  void wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options);
   void note_first_pending();
   void start_committer();
   void committer_loop();
@@ -266,6 +269,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Went to the new file from here. Still shown to those who look here, until they have moved on.
   Batch moved_;
   bool handed_over_ = false;
+  std::atomic<std::uint64_t> commits_done_{0};  // also those that failed
   std::chrono::steady_clock::time_point oldest_pending_{};
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;

@@ -32,32 +32,17 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   const std::uint64_t now = now_ns();
   put.created_ns = std::min(options.created_ns.value_or(now), now);
   const std::size_t size = put.tokens.record_bytes();
+  std::unique_lock lock(pending_mutex_, std::defer_lock);
   bool stored = false;
-  try {
-    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
-    const std::lock_guard lock(read_mutex_);
-    stored =
-        snapshot->transaction().get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()).has_value();
-  } catch (const Error& error) {
-    report_read_error(error);
-  }
-
-  std::unique_lock lock(pending_mutex_);
-  require_here();
-  batch_bytes_ = run->options.batch_bytes;
-  batch_age_ = run->options.batch_age;
-  const auto fits = [&] {
-    const std::size_t pending = active_.bytes + committing_.bytes;
-    return pending == 0 || pending + size <= batch_bytes_;
-  };
-  if (!fits()) {
-    start_committer();
-    ++waiting_puts_;
-    pending_changed_.notify_one();
-    room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
-    --waiting_puts_;
-    require_here();
-    if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
+  // What was committed after a look is looked for again. Only figures depend on it, so not for ever.
+  constexpr int kMostLooks = 4;
+  for (int looks = 1;; ++looks) {
+    const std::uint64_t commits = commits_done_;
+    stored = is_stored(key);
+    lock.lock();
+    wait_for_room(lock, size, run->options);
+    if (commits == commits_done_ || looks == kMostLooks) break;
+    lock.unlock();
   }
   put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
   put.stamp = access_->next_stamp();
@@ -69,6 +54,37 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   active_.add(key, std::move(put), environment_->page_bytes());
   start_committer();
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
+}
+
+bool Engine::is_stored(const CacheKey& key) {
+  try {
+    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
+    const std::lock_guard lock(read_mutex_);
+    return snapshot->transaction()
+        .get(Table::kRecords, record::PaddedKey(key.canonical()).bytes())
+        .has_value();
+  } catch (const Error& error) {
+    report_read_error(error);
+    return false;
+  }
+}
+
+void Engine::wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options) {
+  require_here();
+  batch_bytes_ = options.batch_bytes;
+  batch_age_ = options.batch_age;
+  const auto fits = [&] {
+    const std::size_t pending = active_.bytes + committing_.bytes;
+    return pending == 0 || pending + size <= batch_bytes_;
+  };
+  if (fits()) return;
+  start_committer();
+  ++waiting_puts_;
+  pending_changed_.notify_one();
+  room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
+  --waiting_puts_;
+  require_here();
+  if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
 }
 
 bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns, Run& run) {
@@ -205,6 +221,7 @@ void Engine::commit_pending(bool fold, const std::function<void(const Write&)>& 
   {
     const std::lock_guard lock(pending_mutex_);
     Batch rest = std::exchange(committing_, Batch{});
+    ++commits_done_;
     const std::size_t page_bytes = environment_->page_bytes();
     failure_ = failure;
     if (ending) {
