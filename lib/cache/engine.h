@@ -116,6 +116,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] const FileId* made() const noexcept {
     return has_made_.load(std::memory_order_acquire) ? &made_ : nullptr;
   }
+  // Whether this process has made a new file that lacks entries of this one: nothing may be read here any
+  // more.
+  [[nodiscard]] bool outdated() const noexcept { return outdated_.load(std::memory_order_acquire); }
   void note_replaced() noexcept { replaced_.store(true, std::memory_order_relaxed); }
   // Gives `next` what is pending, and `run`. From then on nothing can be put here. Returns false when `next`
   // is replaced itself, or when a commit is going on, unless `wait` is true.
@@ -244,6 +247,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   // Writing (engine_write.cc)
   bool is_stored(const CacheKey& key);
+  // With pending_mutex_ held by `lock`: until the batch has room for `size` bytes more.
+  void wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options);
   void note_first_pending();
   void start_committer();
   void committer_loop();
@@ -257,8 +262,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void commit_pending(bool fold, SaveRuns save, const std::function<void(const Write&)>& with_writer);
   // For the commit thread: the same, to the file that took the place of this engine's.
   void commit_elsewhere();
-  void note_new_file();       // with commit_mutex_ held
-  void require_here() const;  // with pending_mutex_ held
+  enum class Content { kSame, kLess };
+  void note_new_file(Content content);  // with commit_mutex_ held
+  void require_here() const;            // with pending_mutex_ held
   std::vector<Victim> chosen(const PruneOptions& options, std::uint64_t& before);
   Writer& writer();
   // Of all handles that write: the smallest budget, the shortest patience.
@@ -282,6 +288,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::atomic<std::int64_t> look_again_ns_{0};   // steady clock
   FileId made_{};                                // not changed once has_made_ is set
   std::atomic<bool> has_made_{false};
+  std::atomic<bool> outdated_{false};
 
   std::mutex read_mutex_;
   std::weak_ptr<Snapshot> current_;
@@ -310,12 +317,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::mutex pending_mutex_;
   std::condition_variable pending_changed_;
   std::condition_variable room_made_;
-  Batch active_;                    // takes puts
-  Batch committing_;                // being committed; read-only
-  std::uint64_t batches_done_ = 0;  // how many were, committed or not
+  Batch active_;      // takes puts
+  Batch committing_;  // being committed; read-only
   // Went to the new file from here. Still shown to those who look here, until they have moved on.
   Batch moved_;
   bool handed_over_ = false;
+  std::atomic<std::uint64_t> commits_done_{0};  // also those that failed
   std::chrono::steady_clock::time_point oldest_pending_{};
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;

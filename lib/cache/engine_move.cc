@@ -38,8 +38,9 @@ bool Engine::replaced() noexcept {
   return true;
 }
 
-void Engine::note_new_file() {
+void Engine::note_new_file(Content content) {
   if (!writer_->new_file() || has_made_) return;
+  if (content == Content::kLess) outdated_.store(true, std::memory_order_release);
   made_ = *writer_->new_file();
   has_made_.store(true, std::memory_order_release);
   note_replaced();

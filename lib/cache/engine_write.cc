@@ -24,6 +24,40 @@ constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
 }  // namespace
 
+void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
+                 const std::shared_ptr<Run>& run) {
+  PendingPut put;
+  put.tokens = PendingTokens::copy_of(tokens);
+  put.run = run;
+  const std::uint64_t now = now_ns();
+  put.created_ns = std::min(options.created_ns.value_or(now), now);
+  const std::size_t size = put.tokens.record_bytes();
+  std::unique_lock lock(pending_mutex_, std::defer_lock);
+  bool stored = false;
+  // What was committed after a look is looked for again. Only figures depend on it, so not for ever.
+  constexpr int kMostLooks = 4;
+  for (int looks = 1;; ++looks) {
+    const std::uint64_t commits = commits_done_;
+    stored = is_stored(key);
+    lock.lock();
+    wait_for_room(lock, size, run->options);
+    if (commits == commits_done_ || looks == kMostLooks) break;
+    lock.unlock();
+  }
+  put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
+  put.stamp = access_->next_stamp();
+  run->note(key);
+  run->used(put.stamp);
+  if (options.last_access_ns && *options.last_access_ns < put.stamp) {
+    put.stamp = std::max<std::uint64_t>(*options.last_access_ns, 1);  // 0 is for what has none
+    put.dated = true;
+  }
+  note_first_pending();
+  active_.add(key, std::move(put), environment_->page_bytes());
+  start_committer();
+  if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
+}
+
 // Whether the newest snapshot has a record under this key.
 bool Engine::is_stored(const CacheKey& key) {
   try {
@@ -38,52 +72,22 @@ bool Engine::is_stored(const CacheKey& key) {
   }
 }
 
-void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
-                 const std::shared_ptr<Run>& run) {
-  PendingPut put;
-  put.tokens = PendingTokens::copy_of(tokens);
-  put.run = run;
-  const std::uint64_t now = now_ns();
-  put.created_ns = std::min(options.created_ns.value_or(now), now);
-  const std::size_t size = put.tokens.record_bytes();
-  std::unique_lock lock(pending_mutex_);
+void Engine::wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options) {
   require_here();
-  batch_bytes_ = run->options.batch_bytes;
-  batch_age_ = run->options.batch_age;
+  batch_bytes_ = options.batch_bytes;
+  batch_age_ = options.batch_age;
   const auto fits = [&] {
     const std::size_t pending = active_.bytes + committing_.bytes;
     return pending == 0 || pending + size <= batch_bytes_;
   };
-  bool stored = false;
-  for (std::uint64_t commits = ~std::uint64_t{0}; commits != batches_done_ || !fits();) {
-    if (!fits()) {
-      start_committer();
-      ++waiting_puts_;
-      pending_changed_.notify_one();
-      room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
-      --waiting_puts_;
-      require_here();
-      if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
-    }
-    // What is committed after the look-up would be in neither, so then it is looked up again.
-    commits = batches_done_;
-    lock.unlock();
-    stored = is_stored(key);
-    lock.lock();
-    require_here();
-  }
-  put.is_new = !stored && committing_.puts.find(key) == committing_.puts.end();
-  put.stamp = access_->next_stamp();
-  run->note(key);
-  run->used(put.stamp);
-  if (options.last_access_ns && *options.last_access_ns < put.stamp) {
-    put.stamp = std::max<std::uint64_t>(*options.last_access_ns, 1);  // 0 is for what has none
-    put.dated = true;
-  }
-  note_first_pending();
-  active_.add(key, std::move(put), environment_->page_bytes());
+  if (fits()) return;
   start_committer();
-  if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
+  ++waiting_puts_;
+  pending_changed_.notify_one();
+  room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
+  --waiting_puts_;
+  require_here();
+  if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
 }
 
 bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
@@ -236,7 +240,7 @@ void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(c
   {
     const std::lock_guard lock(pending_mutex_);
     Batch rest = std::exchange(committing_, Batch{});
-    ++batches_done_;
+    ++commits_done_;
     const std::size_t page_bytes = environment_->page_bytes();
     failure_ = failure;
     if (ending) {
@@ -310,7 +314,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
     {
       const std::lock_guard lock(commit_mutex_);
       rest = rest.subspan(writer().remove(rest, before, limits(), report));
-      note_new_file();
+      note_new_file(Content::kLess);
     }
     if (!rest.empty()) std::this_thread::sleep_for(kTurn);
   }
@@ -326,7 +330,7 @@ std::uint64_t Engine::clear() {
     pending = std::exchange(active_, Batch{}).new_entries;
     failure_.reset();
   }
-  note_new_file();
+  note_new_file(Content::kLess);
   room_made_.notify_all();
   return pending + removed;
 }
@@ -338,7 +342,7 @@ CompactReport Engine::compact() {
     if (handed_over()) throw Replaced{};
     commit_pending(true, SaveRuns::kOwn);
     report = writer().compact(limits());
-    note_new_file();
+    note_new_file(Content::kSame);
   }
   // Who waited in vain has to come back by the new file. One that compacts in a loop shall not shut it out.
   std::this_thread::sleep_for(kTurn);
@@ -348,7 +352,7 @@ CompactReport Engine::compact() {
 Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {
   const std::lock_guard lock(commit_mutex_);
   const Writer::Lowered lowered = writer().lower(max_bytes, {max_bytes, lock_timeout});
-  note_new_file();
+  note_new_file(Content::kLess);
   return lowered;
 }
 

@@ -36,7 +36,10 @@ Handle::Lease Handle::lease(bool writing) {
     lease.engine_ = open->engine;
   }
   if (!lease.engine_) throw closed_error();
-  if (lease->replaced()) lease.engine_ = move_on(*open, std::move(lease.engine_), writing);
+  if (lease->replaced()) {
+    const bool wait = writing || lease->outdated();
+    lease.engine_ = move_on(*open, std::move(lease.engine_), wait);
+  }
   return lease;
 }
 

@@ -6,7 +6,7 @@
 //
 // When the store's file was replaced by a new one, the next call moves to the engine of that: the run goes
 // along, and so do pending puts. A call that reads does not wait for that; it goes on with the old file while
-// a commit or another call is at it.
+// a commit or another call is at it, unless this process has removed entries by making the new file.
 #pragma once
 
 #include <atomic>

@@ -177,6 +177,24 @@ TEST_CASE("compaction keeps every entry with all that is known of it, and the fi
   CHECK(is_clean(f));
 }
 
+TEST_CASE("accesses that were only in shared memory are in the new file") {
+  Fixture f;
+  auto cache = f.open();
+  fill(cache, 0, 10);
+  cache.flush();
+  auto reader = f.open({.read_only = true});
+  REQUIRE(reader.get(key(3)));
+  const auto live = infos_of(cache);
+  cache.compact();
+  const fs::path copy = f.directory() / "copy";
+  fs::create_directory(copy);
+  fs::copy_file(f.data(), copy / "data.mdb");
+  auto copied = TokenizedCache::open(copy, {.read_only = true});
+  const auto stored = infos_of(copied);
+  REQUIRE(stored.size() == live.size());
+  for (std::size_t i = 0; i < live.size(); ++i) CHECK(stored[i].last_access_ns == live[i].last_access_ns);
+}
+
 TEST_CASE("short records and gaps: less than half is left") {
   Fixture f;
   auto cache = f.open();
