@@ -119,6 +119,8 @@ Stats TokenizedCache::stats() {
   return lease->stats(*lease.run());
 }
 
+StoreSurvey TokenizedCache::survey() { return impl_->lease()->survey(); }
+
 void TokenizedCache::add_tokenize_seconds(double seconds) {
   const auto lease = impl_->lease();
   lease.run()->tokenize_ns += static_cast<std::int64_t>(seconds * 1e9);

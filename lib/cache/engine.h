@@ -31,6 +31,7 @@
 #include <tokcask/error.h>
 #include <tokcask/options.h>
 #include <tokcask/stats.h>
+#include <tokcask/survey.h>
 #include <tokcask/tokens.h>
 
 #include "cache/commit.h"
@@ -111,6 +112,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
                              std::optional<std::int32_t> sequence_len);
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
   std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
+  StoreSurvey survey();  // engine_survey.cc
 
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
