@@ -98,8 +98,8 @@ Result measure(std::uint64_t entries, std::uint64_t seed) {
     measure_gets(cache, entries, random, result);
     result.file_bytes = cache.stats().file_bytes;
   }
-  // To the cap: a file that is a sixteenth larger, until something is evicted. What a run puts is little beside
-  // the store, so that nothing is declined because it is protected.
+  // To the cap: a file that is a sixteenth larger, until something is evicted. What a run puts is little
+  // beside the store, so that nothing is declined because it is protected.
   const std::uint64_t cap = std::max(result.file_bytes / 16 * 17, tokcask::Options::kMinMaxBytes);
   const std::uint64_t puts = std::min<std::uint64_t>(10'000, std::max<std::uint64_t>(entries / 20, 1));
   std::uint64_t next = entries;

@@ -110,8 +110,8 @@ class Raw {
   Raw(const Raw&) = delete;
   Raw& operator=(const Raw&) = delete;
 
-  // Puts all, 1,000 or 32 MiB per transaction, and deletes the oldest where live entries would occupy more than
-  // `most` bytes.
+  // Puts all, 1,000 or 32 MiB per transaction, and deletes the oldest where live entries would occupy more
+  // than `most` bytes.
   void put(std::span<const Item> items, std::uint64_t most, const Ids& ids) {
     std::size_t done = 0;
     while (done < items.size()) {
@@ -199,12 +199,12 @@ class Raw {
 // Declines are counted; a line each would be in the way.
 void silence(tokcask::Severity /*severity*/, std::string_view /*text*/) {}
 
-// Gets random keys of those that were put last, and holds each view for half a second: 64 at a time. Its
-// handle is a run too, so it is begun with each run.
+// Gets random keys of those that there are when it is made, and holds each view for half a second: about 64
+// at a time. Its handle is a run too, so it is made with each run.
 class Reader {
  public:
-  Reader(const std::filesystem::path& root, std::vector<std::uint64_t> numbers, std::uint64_t seed)
-      : numbers_(std::move(numbers)), thread_([this, root, seed] { read(root, seed); }) {}
+  Reader(const std::filesystem::path& root, std::vector<tokcask::CacheKey> keys, std::uint64_t seed)
+      : keys_(std::move(keys)), thread_([this, root, seed] { read(root, seed); }) {}
   ~Reader() {
     stop_ = true;
     thread_.join();
@@ -214,25 +214,26 @@ class Reader {
 
  private:
   void read(const std::filesystem::path& root, std::uint64_t seed) {
-    constexpr std::size_t kViews = 64;
     constexpr auto kHeld = 500ms;
+    constexpr int kViews = 64;
     tokcask::Options options;
     options.read_only = true;
     options.on_message = silence;
     TokenizedCache cache = TokenizedCache::open(root, std::move(options));
     std::mt19937_64 random(seed);
-    std::deque<tokcask::TokenView> views;
+    std::deque<std::pair<Clock::time_point, tokcask::TokenView>> views;
     while (!stop_) {
-      if (!numbers_.empty()) {
-        if (auto view = cache.get(key_of(numbers_[random() % numbers_.size()])))
-          views.push_back(*std::move(view));
+      const auto now = Clock::now();
+      // By age and not by number: a view that no new one replaces would hold all pages freed since.
+      while (!views.empty() && now - views.front().first >= kHeld) views.pop_front();
+      if (!keys_.empty()) {
+        if (auto view = cache.get(keys_[random() % keys_.size()])) views.emplace_back(now, *std::move(view));
       }
-      while (views.size() > kViews) views.pop_front();
       std::this_thread::sleep_for(kHeld / kViews);
     }
   }
 
-  const std::vector<std::uint64_t> numbers_;
+  const std::vector<tokcask::CacheKey> keys_;
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
@@ -245,8 +246,7 @@ class Ours {
     reader_.reset();
     close();
     open();
-    // About what the store holds.
-    reader_.emplace(root_, std::vector<std::uint64_t>(recent_.begin(), recent_.end()), seed);
+    reader_.emplace(root_, cache_->keys(), seed);
   }
 
   // Puts all and commits.
@@ -257,16 +257,6 @@ class Ours {
       cache_->put(key_of(item.number), {.input_ids = ids.take(item.number, item.length)}, options);
     }
     cache_->flush();
-    for (const Item& item : items) {
-      recent_.push_back(item.number);
-      recent_bytes_ += item.payload();
-      lengths_.push_back(item.payload());
-      while (recent_bytes_ > budget_ / 2) {
-        recent_bytes_ -= lengths_.front();
-        lengths_.pop_front();
-        recent_.pop_front();
-      }
-    }
   }
 
   void prune() { cache_->prune(std::chrono::hours(24 * 365)); }
@@ -298,9 +288,6 @@ class Ours {
   const std::uint64_t budget_;
   std::optional<TokenizedCache> cache_;
   std::optional<Reader> reader_;
-  std::deque<std::uint64_t> recent_;
-  std::deque<std::size_t> lengths_;
-  std::uint64_t recent_bytes_ = 0;
   std::uint64_t declined_ = 0;
 };
 
