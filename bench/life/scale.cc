@@ -4,6 +4,8 @@
 
 #include <optional>
 
+#include <fmt/ranges.h>
+
 #include "support.h"
 
 namespace {
