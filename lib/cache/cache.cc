@@ -184,6 +184,7 @@ Stats TokenizedCache::stats() {
 std::vector<RunFigures> TokenizedCache::runs() { return impl_->lease()->runs(); }
 
 std::uint64_t TokenizedCache::run_id() { return impl_->lease().run()->run_id(); }
+StoreSurvey TokenizedCache::survey() { return impl_->lease()->survey(); }
 
 void TokenizedCache::add_tokenize_seconds(double seconds) {
   const auto lease = impl_->lease();

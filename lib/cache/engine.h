@@ -36,6 +36,7 @@
 #include <tokcask/explain.h>
 #include <tokcask/options.h>
 #include <tokcask/stats.h>
+#include <tokcask/survey.h>
 #include <tokcask/tokens.h>
 
 #include "cache/commit.h"
@@ -143,6 +144,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
                              std::optional<std::int32_t> sequence_len);
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
   std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
+  StoreSurvey survey();  // engine_survey.cc
 
   // ---- Explaining (engine_explain.cc) ----
   Explanation explain(const CacheKey& key, const Run& run);

@@ -242,6 +242,52 @@ nb::list runs(Handle& self) {
   return found;
 }
 
+template <typename Bin>
+nb::dict amount_of(const Bin& bin) {
+  nb::dict amount;
+  amount["entries"] = bin.entries;
+  amount["bytes"] = bin.bytes;
+  return amount;
+}
+
+nb::dict to_dict(const SurveyGroup& group) {
+  nb::dict figures;
+  figures["tokenizer_sha"] = group.tokenizer_sha;
+  figures["sequence_len"] = group.sequence_len;
+  figures["entries"] = group.entries;
+  figures["tokens"] = group.tokens;
+  figures["bytes"] = group.bytes;
+  figures["first_stored_ns"] = group.first_stored_ns;
+  figures["last_stored_ns"] = group.last_stored_ns;
+  return figures;
+}
+
+nb::dict survey(Handle& self) {
+  const StoreSurvey survey = self.without_gil([](TokenizedCache& store) { return store.survey(); });
+  nb::list groups;
+  for (const SurveyGroup& group : survey.groups) groups.append(to_dict(group));
+  nb::list lengths;
+  for (const LengthBin& bin : survey.lengths) {
+    nb::dict amount = amount_of(bin);
+    amount["up_to"] = bin.up_to;
+    lengths.append(amount);
+  }
+  nb::list ages;
+  for (const AgeBin& bin : survey.last_access) {
+    nb::dict amount = amount_of(bin);
+    amount["under_seconds"] =
+        bin.under_seconds == AgeBin::kNoLimit ? nb::none() : nb::cast(bin.under_seconds);
+    ages.append(amount);
+  }
+  nb::dict figures;
+  figures["taken_ns"] = survey.taken_ns;
+  figures["groups"] = groups;
+  figures["lengths"] = lengths;
+  figures["last_access"] = ages;
+  figures["last_access_unknown"] = amount_of(survey.last_access_unknown);
+  return figures;
+}
+
 nb::object represent(Handle& self) {
   return nb::str("<tokcask.TokenizedCache {!r}{}{}>")
       .format(self.arguments().path, self.arguments().options.read_only ? " read-only" : "",
@@ -407,6 +453,7 @@ void bind_care(nb::class_<Handle>& cache) {
           docs::kVerify)
       .def("stats", stats, nb::sig("def stats(self) -> dict[str, typing.Any]"), docs::kStats)
       .def("runs", runs, nb::sig("def runs(self) -> list[dict[str, typing.Any]]"), docs::kRuns)
+      .def("survey", survey, nb::sig("def survey(self) -> dict[str, typing.Any]"), docs::kSurvey)
       .def(
           "add_tokenize_seconds",
           [](Handle& self, double seconds) {

@@ -124,6 +124,20 @@ last activity), last_active_ns, tokenizer_sha and sequence_len (of the first key
 (others were used too), hits, derived (hits served from an entry of another length), misses, hit_rate, puts,
 declined, evicted, tokenize_seconds and bytes_after.)";
 
+inline constexpr const char* kSurvey =
+    R"(What the store holds, summed up in one pass over 40 bytes per committed entry.
+
+groups               one dict for each tokenizer and sequence length, most bytes first: tokenizer_sha, sequence_len,
+                     entries, tokens, bytes (of pages), first_stored_ns and last_stored_ns (0: not known)
+lengths              entries and bytes by tokens per entry: at most up_to of them, and more than the dict before
+last_access          entries and bytes by time since the last access: less than under_seconds (None: no limit), and
+                     at least that of the dict before
+last_access_unknown  entries and bytes of which no access is known
+taken_ns             when
+
+An entry whose mask is stored, because it is not all ones, counts the mask's elements as tokens too. Counts no hits
+and records no accesses.)";
+
 inline constexpr const char* kAddTokenizeSeconds =
     "Adds to the run's figures the seconds that were spent tokenizing.";
 

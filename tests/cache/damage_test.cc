@@ -151,6 +151,45 @@ TEST_CASE("a damaged entry table loses entries, not the store") {
   CHECK(cache.verify().records == 0);
 }
 
+TEST_CASE("a survey of damaged tables is a survey of what can be read") {
+  Fixture f;
+  f.expect_damage();
+  fill(f, 600);
+  const auto make = [&](rows::Tag tag, std::uint64_t number,
+                        const std::function<void(std::vector<std::byte>&)>& change) {
+    change_value(f, "meta", rows::MetaKey(tag, number).bytes(), change);
+    std::filesystem::remove(f.root() / "access.shm");
+    return f.open({.read_only = true}).survey();
+  };
+  const auto entries = [](const StoreSurvey& survey) {
+    std::uint64_t count = 0;
+    for (const SurveyGroup& group : survey.groups) count += group.entries;
+    return count;
+  };
+  SUBCASE("no access times") {
+    const StoreSurvey survey = make(rows::Tag::kAccess, 0, [](auto& value) { value.clear(); });
+    CHECK(entries(survey) == 5);
+    CHECK(survey.last_access_unknown.entries == 5);
+  }
+  SUBCASE("no entry rows") {
+    CHECK(entries(make(rows::Tag::kEntries, 0, [](auto& value) { value.clear(); })) == 0);
+  }
+  SUBCASE("garbage for entry rows") {
+    const StoreSurvey survey =
+        make(rows::Tag::kEntries, 0, [](auto& value) { std::memset(value.data(), 0x5a, value.size()); });
+    CHECK(entries(survey) == 5);
+    CHECK(survey.groups[0].tokenizer_sha.empty());
+    CHECK(survey.groups[0].first_stored_ns == 0);
+  }
+  SUBCASE("no name for the tokenizer") {
+    const StoreSurvey survey = make(rows::Tag::kTokenizer, 1, [](auto& value) { value.clear(); });
+    REQUIRE(survey.groups.size() == 1);
+    CHECK(survey.groups[0].tokenizer_sha.empty());
+    CHECK(survey.groups[0].last_stored_ns == 0);
+    CHECK(survey.groups[0].entries == 5);
+  }
+}
+
 TEST_CASE("wrong totals are found") {
   Fixture f;
   f.expect_damage();

@@ -37,6 +37,24 @@ def test_a_put_replaces(cache: TokenizedCache) -> None:
     assert cache.entry_count == 1
 
 
+def test_a_survey_sums_up_what_is_stored(cache: TokenizedCache) -> None:
+    assert cache.survey()["groups"] == []
+    cache.put_many((key(str(n)), CachedTokens(np.arange(n))) for n in range(1, 6))
+    cache.flush()
+    survey = cache.survey()
+    (group,) = survey["groups"]
+    assert group["tokenizer_sha"] == key("1").tokenizer_sha
+    assert group["sequence_len"] == key("1").sequence_len
+    assert (group["entries"], group["tokens"]) == (5, 15)
+    assert group["bytes"] == cache.total_bytes
+    assert 0 < group["first_stored_ns"] <= group["last_stored_ns"] <= survey["taken_ns"]
+    assert [(row["up_to"], row["entries"]) for row in survey["lengths"]] == [(1, 1), (2, 1), (4, 2), (8, 1)]
+    assert [row["under_seconds"] for row in survey["last_access"]] == [60, 3600, 86400, 604800, 2592000, None]
+    assert [row["entries"] for row in survey["last_access"]] == [5, 0, 0, 0, 0, 0]
+    assert survey["last_access_unknown"] == {"entries": 0, "bytes": 0}
+    assert (cache.hits, cache.misses) == (0, 0)
+
+
 def test_put_many_checks_all_first(cache: TokenizedCache) -> None:
     good: Any = (key("a"), CachedTokens([1]))
     for bad in ((key("b"), CachedTokens([1.5])), (key("b"), [1]), ("b", CachedTokens([1])), (key("b"),), 3):

@@ -1,6 +1,10 @@
+#include <cstdlib>
+#include <filesystem>
+
 #include <doctest/doctest.h>
 
 #include "support.h"
+#include "terminal.h"
 
 using namespace tokcask;
 using test::Outcome;
@@ -40,16 +44,98 @@ TEST_CASE("show: the object for programs") {
   }
 }
 
+TEST_CASE("show: the groups and histograms for programs") {
+  const test::TempDir dir;
+  fill(dir);
+  const auto document = test::run({"show", dir / "store", "--json"}).json();
+  REQUIRE(document["groups"].size() == 1);
+  const auto& group = document["groups"][0];
+  CHECK(group["tokenizer_sha"] == document["tokenizer_sha"]);
+  CHECK(group["sequence_len"] == 10);
+  CHECK(group["entries"] == 2);
+  CHECK(group["tokens"] == 9);
+  CHECK(group["bytes"] == document["total_bytes"]);
+  CHECK(group["first_stored_ns"] > 0);
+  CHECK(group["first_stored_ns"] <= group["last_stored_ns"]);
+  REQUIRE(document["length_histogram"].size() == 4);
+  CHECK(document["length_histogram"][2] ==
+        nlohmann::json{{"up_to", 4}, {"entries", 1}, {"bytes", document["length_histogram"][2]["bytes"]}});
+  CHECK(document["length_histogram"][3]["entries"] == 1);
+  REQUIRE(document["last_access_histogram"].size() == 7);
+  const auto& newest = document["last_access_histogram"][0];
+  CHECK(newest["label"] == "< 1 minute");
+  CHECK(newest["under_seconds"] == 60);
+  CHECK(newest["entries"] == 2);
+  CHECK(document["last_access_histogram"][5]["under_seconds"].is_null());
+  CHECK(document["last_access_histogram"][6]["label"] == "unknown");
+}
+
+TEST_CASE("show: the budget is the one that the store was last written with") {
+  const test::TempDir dir;
+  dir.write("corpus/a", "alpha");
+  REQUIRE(test::run({"warm", dir / "store", dir / "corpus", "--tokenizer", "bytes", "--seq-len", "10",
+                     "--max-bytes", "64M"})
+              .code == 0);
+  CHECK(test::run({"show", dir / "store", "--json"}).json()["max_bytes"] == 64 << 20);
+  CHECK(test::run({"show", dir / "store"}).out.find("of 64.0 MiB") != std::string::npos);
+}
+
 TEST_CASE("show: the page for people") {
   const test::TempDir dir;
   fill(dir);
   const Outcome outcome = test::run({"show", dir / "store"});
   CHECK(outcome.code == cli::kExitOk);
   CHECK(outcome.err.empty());
-  for (const char* part : {"entries     2\n", "MiB", "[---", "last run", "hits", "misses      2\n"}) {
+  CHECK(outcome.out.find('\x1b') == std::string::npos);
+  for (const char* part : {"2 entries\n", "of 10.0 GiB", "token ids 36 B", "last run", "0 hits, 2 misses"}) {
     CAPTURE(part);
     CHECK(outcome.out.find(part) != std::string::npos);
   }
+}
+
+TEST_CASE("show: on a terminal there are colour and blocks, unless they are not wanted") {
+  const test::TempDir dir;
+  fill(dir);
+  {
+    test::Terminal terminal(90);
+    CHECK(terminal.run({"show", dir / "store"}) == cli::kExitOk);
+    CHECK(terminal.output().find("\x1b[36m") != std::string::npos);
+  }
+  ::setenv("NO_COLOR", "1", 1);
+  ::setenv("LC_ALL", "C.UTF-8", 1);
+  {
+    test::Terminal terminal(90);
+    CHECK(terminal.run({"show", dir / "store"}) == cli::kExitOk);
+    CHECK(terminal.output().find("█") != std::string::npos);
+    CHECK(terminal.output().find("\x1b[36m") == std::string::npos);
+  }
+  ::setenv("LC_ALL", "C", 1);
+  {
+    test::Terminal terminal(90);
+    CHECK(terminal.run({"show", dir / "store"}) == cli::kExitOk);
+    CHECK(terminal.output().find("█") == std::string::npos);
+  }
+  ::unsetenv("NO_COLOR");
+  ::unsetenv("LC_ALL");
+}
+
+TEST_CASE("show: a report in HTML, whole or not at all") {
+  const test::TempDir dir;
+  fill(dir);
+  const std::string file = dir / "report.html";
+  const Outcome outcome = test::run({"show", dir / "store", "--html", file});
+  CHECK(outcome.code == cli::kExitOk);
+  CHECK(outcome.out.empty());
+  CHECK(outcome.err.find(file) != std::string::npos);
+  CHECK(std::filesystem::file_size(file) > 4000);
+  CHECK_FALSE(std::filesystem::exists(file + ".unfinished"));
+  CHECK(test::run({"show", dir / "store", "--json", "--html", file}).json()["entry_count"] == 2);
+  const Outcome failed = test::run({"show", dir / "store", "--html", dir / "absent/report.html"});
+  CHECK(failed.code == cli::kExitIo);
+  CHECK(failed.err.find("absent/report.html") != std::string::npos);
+  dir.make_directory("taken/below");
+  CHECK(test::run({"show", dir / "store", "--html", dir / "taken"}).code == cli::kExitIo);
+  CHECK_FALSE(std::filesystem::exists(dir / "taken.unfinished"));
 }
 
 TEST_CASE("show: paths without a store") {

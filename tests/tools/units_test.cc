@@ -79,3 +79,16 @@ TEST_CASE("units: names that could steer a terminal are spelled out") {
   CHECK(printable("\xC2\x9B") == "\\xc2\\x9b");
   CHECK(printable("") == "");
 }
+
+TEST_CASE("units: sizes and counts in the unit that suits them") {
+  CHECK(format_size(0) == "0 B");
+  CHECK(format_size(1023) == "1023 B");
+  CHECK(format_size(1024) == "1.0 KiB");
+  CHECK(format_size((std::uint64_t{1} << 20) - 1) == "1.0 MiB");
+  CHECK(format_size(std::uint64_t{10} << 30) == "10.0 GiB");
+  CHECK(format_size(~std::uint64_t{0}) == "16777216.0 TiB");
+  CHECK(format_compact(999) == "999");
+  CHECK(format_compact(1000) == "1.0 K");
+  CHECK(format_compact(999'999) == "1.0 M");
+  CHECK(format_compact(28'081'313) == "28.1 M");
+}

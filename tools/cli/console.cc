@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +31,25 @@ bool environment_has(const char* name) {
 bool is_capable_terminal(int fd) {
   const char* term = std::getenv("TERM");
   return ::isatty(fd) == 1 && (term == nullptr || std::string_view(term) != "dumb");
+}
+
+unsigned columns_of(int fd) {
+  constexpr unsigned kUsual = 80;
+  struct winsize size = {};
+  const bool known = ::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col != 0;
+  return known ? size.ws_col : kUsual;
+}
+
+// Whether the user's locale writes UTF-8, by the variable that POSIX says decides. Nothing that is told: yes.
+bool is_utf8_locale() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    if (!environment_has(name)) continue;
+    std::string value;
+    for (const char c : std::string_view(std::getenv(name)))
+      if (c != '-') value += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return value.find("utf8") != std::string::npos;
+  }
+  return true;
 }
 
 // Returns 0, or errno.
@@ -113,11 +133,13 @@ MessageSink Console::sink() {
   };
 }
 
-unsigned Console::width() {
-  constexpr unsigned kUsual = 80;
-  struct winsize size = {};
-  const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col != 0;
-  return known ? size.ws_col : kUsual;
+unsigned Console::width() { return columns_of(STDERR_FILENO); }
+
+Look Console::data_look() {
+  if (!is_capable_terminal(STDOUT_FILENO)) return {};
+  return {.columns = columns_of(STDOUT_FILENO),
+          .color = !environment_has("NO_COLOR"),
+          .blocks = is_utf8_locale()};
 }
 
 void Console::line(std::string_view label, std::string_view color, std::string_view text) {

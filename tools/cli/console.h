@@ -9,6 +9,8 @@
 
 #include <tokcask/options.h>
 
+#include "cli/plot.h"
+
 namespace tokcask::cli {
 
 // `text` with control bytes and bytes that are not UTF-8 written as \xNN, so that a file's name can neither
@@ -40,6 +42,9 @@ class Console {
   [[nodiscard]] bool data_on_terminal() const noexcept { return data_terminal_; }
   // `text` as data(), in color where standard output is a terminal and NO_COLOR is not set.
   [[nodiscard]] std::string colored(std::string_view text, Color color) const;
+  // What standard output can show, as of now: colour, block characters and more columns than 80 only where it
+  // is a terminal.
+  [[nodiscard]] static Look data_look();
   // Columns of the terminal, as of now.
   [[nodiscard]] static unsigned width();
 

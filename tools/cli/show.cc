@@ -1,3 +1,7 @@
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 
 #include <fmt/format.h>
@@ -5,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/page.h"
 #include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
@@ -14,12 +19,51 @@ namespace {
 
 struct Arguments {
   std::string store;
+  std::string html;
   bool json = false;
 };
 
-Json to_json(const std::string& path, const Stats& stats) {
+Json json_groups(const StoreSurvey& survey) {
+  Json groups = Json::array();
+  for (const SurveyGroup& group : survey.groups) {
+    Json object;
+    object["tokenizer_sha"] = group.tokenizer_sha;
+    object["sequence_len"] = group.sequence_len;
+    object["entries"] = group.entries;
+    object["tokens"] = group.tokens;
+    object["bytes"] = group.bytes;
+    object["first_stored_ns"] = group.first_stored_ns;
+    object["last_stored_ns"] = group.last_stored_ns;
+    groups.push_back(std::move(object));
+  }
+  return groups;
+}
+
+Json json_lengths(const StoreSurvey& survey) {
+  Json bins = Json::array();
+  for (const LengthBin& bin : survey.lengths)
+    bins.push_back({{"up_to", bin.up_to}, {"entries", bin.entries}, {"bytes", bin.bytes}});
+  return bins;
+}
+
+Json json_ages(const StoreSurvey& survey) {
+  Json bins = Json::array();
+  const auto add = [&](std::string label, Json under, const AgeBin& bin) {
+    bins.push_back({{"label", std::move(label)},
+                    {"under_seconds", std::move(under)},
+                    {"entries", bin.entries},
+                    {"bytes", bin.bytes}});
+  };
+  for (const AgeBin& bin : survey.last_access)
+    add(age_label(bin), bin.under_seconds == AgeBin::kNoLimit ? Json(nullptr) : Json(bin.under_seconds), bin);
+  add("unknown", nullptr, survey.last_access_unknown);
+  return bins;
+}
+
+Json to_json(const StorePage& page) {
+  const Stats& stats = page.stats;
   Json document = json_document("show");
-  document["path"] = path;
+  document["path"] = page.path;
   document["entry_count"] = stats.entry_count;
   document["total_bytes"] = stats.total_bytes;
   document["payload_bytes"] = stats.payload_bytes;
@@ -27,55 +71,41 @@ Json to_json(const std::string& path, const Stats& stats) {
   document["max_bytes"] = stats.max_bytes;
   document["tokenizer_sha"] = stats.tokenizer_sha.empty() ? Json(nullptr) : Json(stats.tokenizer_sha);
   document["last_run"] = json_run(stats.last_run);
+  document["groups"] = json_groups(page.survey);
+  document["length_histogram"] = json_lengths(page.survey);
+  document["last_access_histogram"] = json_ages(page.survey);
   return document;
 }
 
-std::string run_text(const RunFigures& run) {
-  if (run.run_id == 0) return "none yet\n";
-  Table table;
-  table.add("  number", format_count(run.run_id));
-  table.add("  started", format_time(run.started_ns));
-  table.add(run.state == RunState::kKilled ? "  killed" : "  ended",
-            run.ended_ns == 0 ? "not yet" : format_time(run.ended_ns));
-  if (!run.tokenizer_sha.empty()) {
-    table.add("  tokenizer", fmt::format("{}, {} tokens{}", printable(run.tokenizer_sha), run.sequence_len,
-                                         run.several_tokenizers ? ", and others" : ""));
-  }
-  table.add("  hits", fmt::format("{} ({})", format_count(run.hits), format_percent(run.hit_rate())));
-  table.add("  misses", format_count(run.misses));
-  table.add("  stored", format_count(run.puts));
-  if (run.declined != 0) table.add("  declined", format_count(run.declined));
-  if (run.evicted != 0) table.add("  evicted", format_count(run.evicted));
-  table.add("  tokenizing", fmt::format("{:.2f} s", run.tokenize_seconds));
-  return '\n' + table.text();
-}
-
-std::string to_text(const std::string& path, const Stats& stats) {
-  constexpr std::size_t kBarColumns = 30;
-  const double share = stats.max_bytes == 0
-                           ? 0.0
-                           : static_cast<double>(stats.file_bytes) / static_cast<double>(stats.max_bytes);
-  Table table;
-  table.add("store", printable(path));
-  table.add("entries", format_count(stats.entry_count));
-  table.add("payload", format_mib(stats.payload_bytes));
-  table.add("live pages", format_mib(stats.total_bytes));
-  table.add("file", format_mib(stats.file_bytes));
-  table.add("budget", format_mib(stats.max_bytes));
-  table.add("used", fmt::format("{} {:.1f} %", format_bar(stats.file_bytes, stats.max_bytes, kBarColumns),
-                                share * 100.0));
-  table.add("tokenizer", stats.tokenizer_sha.empty() ? "not recorded" : printable(stats.tokenizer_sha));
-  return table.text() + "last run  " + run_text(stats.last_run);
+// Replaces `file` at once, so that nobody sees half of it.
+void write_file(const std::string& file, std::string_view content) {
+  const std::string unfinished = file + ".unfinished";
+  errno = 0;
+  std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
+  out.write(content.data(), static_cast<std::streamsize>(content.size()));
+  out.close();
+  std::error_code error(errno == 0 ? EIO : errno, std::generic_category());
+  if (out.good()) std::filesystem::rename(unfinished, file, error);
+  if (!error) return;
+  std::error_code ignored;
+  std::filesystem::remove(unfinished, ignored);
+  throw Error(Errc::kIo, fmt::format("{}: cannot write the report: {}", file, error.message()));
 }
 
 int show(Session& session, const Arguments& arguments) {
   TokenizedCache cache = open_to_read(arguments.store, session.console);
-  const Stats stats = cache.stats();
-  const std::string path = cache.root().string();
+  StorePage page{cache.root().string(), cache.stats(), cache.survey(), {}};
+  // The budget that counts is the one that the store was written with, not that of a handle which only looks.
+  if (page.stats.last_max_bytes != 0) page.stats.max_bytes = page.stats.last_max_bytes;
+  page.runs = cache.runs();
+  if (!arguments.html.empty()) {
+    write_file(arguments.html, page_html(page));
+    session.console.note(fmt::format("wrote {}", printable(arguments.html)));
+  }
   if (arguments.json) {
-    print_json(session.console, to_json(path, stats));
-  } else {
-    session.console.data(to_text(path, stats));
+    print_json(session.console, to_json(page));
+  } else if (arguments.html.empty()) {
+    session.console.data(page_text(page, Console::data_look()));
   }
   return kExitOk;
 }
@@ -84,12 +114,15 @@ int show(Session& session, const Arguments& arguments) {
 
 void add_show(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("show", "Tell what a store holds, and how its last run went");
+  CLI::App* verb = app.add_subcommand("show", "Tell what a store holds, and how its last runs went");
   verb->add_option("STORE", arguments->store, "the store's directory")->required();
+  verb->add_option("--html", arguments->html, "write the page with its plots to FILE instead, as HTML")
+      ->type_name("FILE");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
       "Examples:\n"
       "  tokcask show /data/tokens\n"
+      "  tokcask show /data/tokens --html tokens.html\n"
       "  tokcask show /data/tokens --json | jq .last_run.hit_rate");
   verb->callback(
       [arguments, &action] { action = [arguments](Session& session) { return show(session, *arguments); }; });

@@ -1,6 +1,7 @@
 #include "cli/units.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <ctime>
@@ -51,6 +52,15 @@ std::optional<std::uint64_t> bytes_in(std::string_view unit) {
   return bytes;
 }
 
+// In the greatest unit of which it is one or more, as it will be printed.
+std::string scaled(std::uint64_t amount, double step, const std::array<const char*, 4>& units) {
+  double value = static_cast<double>(amount) / step;
+  std::size_t unit = 0;
+  // What would be rounded up to 1,000 or 1,024 is one of the next unit.
+  for (; unit + 1 < units.size() && value >= step - 0.05; ++unit) value /= step;
+  return fmt::format("{:.1f}{}", value, units[unit]);
+}
+
 }  // namespace
 
 std::chrono::nanoseconds parse_duration(std::string_view text) {
@@ -92,6 +102,14 @@ std::string format_count(std::uint64_t count) {
 
 std::string format_mib(std::uint64_t bytes) {
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1024.0 * 1024.0));
+}
+
+std::string format_size(std::uint64_t bytes) {
+  return bytes < 1024 ? fmt::format("{} B", bytes) : scaled(bytes, 1024.0, {" KiB", " MiB", " GiB", " TiB"});
+}
+
+std::string format_compact(std::uint64_t count) {
+  return count < 1000 ? std::to_string(count) : scaled(count, 1000.0, {" K", " M", " G", " T"});
 }
 
 std::string format_percent(double share) {

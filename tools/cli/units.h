@@ -20,6 +20,10 @@ namespace tokcask::cli {
 [[nodiscard]] std::string format_count(std::uint64_t count);
 // Bytes as "12.3 MiB", always in MiB so that figures under each other compare.
 [[nodiscard]] std::string format_mib(std::uint64_t bytes);
+// Bytes in the unit that suits them: "512 B", "1.5 KiB", "188.6 MiB", "10.0 GiB".
+[[nodiscard]] std::string format_size(std::uint64_t bytes);
+// A count in four characters or so: "987", "12.3 K", "28.1 M", "1.2 G".
+[[nodiscard]] std::string format_compact(std::uint64_t count);
 // 0.98765 -> "98.8 %"; below 1 never rounded up to "100.0 %".
 [[nodiscard]] std::string format_percent(double share);
 // Nanoseconds since the Unix epoch as "2026-01-31 23:59:59 UTC".

@@ -1,0 +1,172 @@
+// What a cache of many entries costs: a put at the cap, a get, an open, and the depth of the tree. Short
+// entries, so that five million fit. See bench/README.md.
+#include <lmdb.h>
+
+#include <optional>
+
+#include <fmt/ranges.h>
+
+#include "support.h"
+
+namespace {
+
+using namespace bench;
+using tokcask::CacheKey;
+using tokcask::TokenizedCache;
+
+constexpr int kRounds = 7;
+constexpr std::size_t kGets = 20'000;
+
+std::size_t length_of(std::uint64_t number) { return 64 + mixed(number) % 193; }
+
+struct Result {
+  std::uint64_t entries = 0;
+  std::uint64_t file_bytes = 0;
+  double fill_seconds = 0.0;
+  std::vector<double> put_us;
+  std::vector<double> get_us;
+  std::vector<double> open_ms;
+  std::uint64_t evicted = 0;
+  std::uint64_t declined = 0;
+  unsigned depth = 0;
+};
+
+TokenizedCache open(const std::filesystem::path& root, std::uint64_t max_bytes) {
+  tokcask::Options options;
+  options.max_bytes = max_bytes;
+  options.on_message = [](tokcask::Severity, std::string_view) {};
+  return TokenizedCache::open(root, std::move(options));
+}
+
+void put(TokenizedCache& cache, const Ids& ids, std::uint64_t first, std::uint64_t count) {
+  for (std::uint64_t number = first; number < first + count; ++number)
+    cache.put(key_of(number), {.input_ids = ids.take(number, length_of(number))});
+  cache.flush();
+}
+
+// Levels of the tree that the records are in, as `mdb_stat -s records` tells. Nobody has the store open.
+unsigned depth_of(const std::filesystem::path& root) {
+  MDB_env* env = nullptr;
+  MDB_txn* txn = nullptr;
+  MDB_dbi dbi = 0;
+  MDB_stat stat = {};
+  const auto check = [](int code) {
+    if (code != MDB_SUCCESS) throw std::runtime_error(fmt::format("LMDB: {}", mdb_strerror(code)));
+  };
+  check(mdb_env_create(&env));
+  check(mdb_env_set_maxdbs(env, 2));
+  check(mdb_env_open(env, root.c_str(), MDB_RDONLY, 0));
+  check(mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn));
+  check(mdb_dbi_open(txn, "records", 0, &dbi));
+  check(mdb_stat(txn, dbi, &stat));
+  mdb_txn_abort(txn);
+  mdb_env_close(env);
+  return stat.ms_depth;
+}
+
+// Random keys that are there; the first round, which checks records and brings pages in, does not count.
+void measure_gets(TokenizedCache& cache, std::uint64_t entries, std::mt19937_64& random, Result& result) {
+  for (int round = 0; round <= kRounds; ++round) {
+    std::vector<CacheKey> keys;
+    for (std::size_t i = 0; i < kGets; ++i) keys.push_back(key_of(random() % entries));
+    std::int64_t sum = 0;
+    std::size_t found = 0;
+    const auto begin = Clock::now();
+    for (const CacheKey& key : keys) {
+      if (const auto view = cache.get(key)) {
+        ++found;
+        sum += view->input_ids().front();
+      }
+    }
+    const double seconds = seconds_since(begin);
+    if (found != kGets || sum == 0) throw std::runtime_error("an entry is not there");
+    if (round > 0) result.get_us.push_back(seconds * 1e6 / static_cast<double>(kGets));
+  }
+}
+
+Result measure(std::uint64_t entries, std::uint64_t seed) {
+  const Directory directory;
+  const std::filesystem::path root = directory / "store";
+  const Ids ids(seed);
+  std::mt19937_64 random(seed);
+  Result result;
+  result.entries = entries;
+  {
+    constexpr std::uint64_t kNoCap = std::uint64_t{1} << 40;
+    TokenizedCache cache = open(root, kNoCap);
+    const auto begin = Clock::now();
+    put(cache, ids, 0, entries);
+    result.fill_seconds = seconds_since(begin);
+    measure_gets(cache, entries, random, result);
+    result.file_bytes = cache.stats().file_bytes;
+  }
+  // To the cap: a file that is a sixteenth larger, until something is evicted. What a run puts is little
+  // beside the store, so that nothing is declined because it is protected.
+  const std::uint64_t cap = std::max(result.file_bytes / 16 * 17, tokcask::Options::kMinMaxBytes);
+  const std::uint64_t puts = std::min<std::uint64_t>(10'000, std::max<std::uint64_t>(entries / 20, 1));
+  std::uint64_t next = entries;
+  for (bool evicted = false; !evicted;) {
+    TokenizedCache cache = open(root, cap);
+    put(cache, ids, next, entries / 20);
+    next += entries / 20;
+    evicted = cache.stats().run.evicted != 0;
+    if (next > 4 * entries) throw std::runtime_error("nothing is evicted at the cap");
+  }
+  for (int round = 0; round <= kRounds; ++round) {
+    auto begin = Clock::now();
+    TokenizedCache cache = open(root, cap);
+    if (round > 0) result.open_ms.push_back(seconds_since(begin) * 1e3);
+    begin = Clock::now();
+    put(cache, ids, next, puts);
+    if (round > 0) result.put_us.push_back(seconds_since(begin) * 1e6 / static_cast<double>(puts));
+    next += puts;
+    result.evicted += cache.stats().run.evicted;
+    result.declined += cache.stats().run.declined;
+  }
+  result.file_bytes = std::filesystem::file_size(root / "data.mdb");
+  result.depth = depth_of(root);
+  return result;
+}
+
+void print_json(const Result& r, std::uint64_t seed) {
+  const auto list = [](const std::vector<double>& values) {
+    return fmt::format("{:.3f}", fmt::join(values, ", "));
+  };
+  fmt::print(
+      "{{\"entries\": {}, \"seed\": {}, \"file_bytes\": {}, \"fill_seconds\": {:.3f}, \"put_us\": [{}], "
+      "\"get_us\": [{}], \"open_ms\": [{}], \"evicted\": {}, \"declined\": {}, \"depth\": {}}}\n",
+      r.entries, seed, r.file_bytes, r.fill_seconds, list(r.put_us), list(r.get_us), list(r.open_ms),
+      r.evicted, r.declined, r.depth);
+  std::fflush(stdout);
+}
+
+void print_table(std::span<const Result> results) {
+  fmt::print(
+      "\n| entries | file MiB | put at the cap µs | get µs | open ms | tree depth | evicted | declined |\n"
+      "|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+  for (const Result& r : results) {
+    fmt::print("| {} | {:.0f} | {:.2f} | {:.2f} | {:.1f} | {} | {} | {} |\n", r.entries,
+               static_cast<double>(r.file_bytes) / (1 << 20), median(r.put_us), median(r.get_us),
+               median(r.open_ms), r.depth, r.evicted, r.declined);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const auto arguments =
+        arguments_of(argc, argv, {{"--entries", "10000,100000,1000000,5000000"}, {"--seed", "1"}});
+    const std::uint64_t seed = std::stoull(arguments.at("--seed"));
+    std::vector<Result> results;
+    for (const std::string& entries : words_of(arguments.at("--entries"))) {
+      results.push_back(measure(std::stoull(entries), seed));
+      print_json(results.back(), seed);
+    }
+    print_table(results);
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "scale: {}\n", error.what());
+    return 1;
+  }
+}
