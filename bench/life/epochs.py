@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import logging
 import pathlib
 import sys
 import tempfile
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
     arguments = parser.parse_args()
+    logging.getLogger("tokcask").setLevel(logging.ERROR)  # what is declined is counted, and in the file
     budget = arguments.budget_mib << 20
     corpus = Corpus(int(budget * arguments.factor), arguments.seed)
     print(
