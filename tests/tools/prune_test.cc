@@ -43,7 +43,7 @@ TEST_CASE("prune: removes what was not used for the time given, and no more") {
 
 TEST_CASE("prune: by tokenizer, length and runs, and only to see") {
   const test::TempDir dir;
-  dir.write("corpus/a", "alpha");
+  dir.write("corpus/a", "longer than either, so that what was cut to one does not serve the other");
   const std::string store = dir / "store";
   for (const char* length : {"10", "20"}) {
     REQUIRE(test::run({"warm", store, dir / "corpus", "--tokenizer", "bytes", "--seq-len", length}).code ==

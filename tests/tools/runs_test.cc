@@ -44,7 +44,8 @@ TEST_CASE("runs: the object for programs") {
     REQUIRE(runs.size() == 3);
     CHECK(runs[0]["run_id"] == 3);
     CHECK(runs[0]["sequence_len"] == 3);
-    CHECK(runs[0]["misses"] == 2);
+    CHECK(runs[0]["hits"] == 2);
+    CHECK(runs[0]["derived"] == 2);
     CHECK(runs[1]["hits"] == 2);
     CHECK(runs[1]["hit_rate"] == 1.0);
     const auto& first = runs[2];
