@@ -246,7 +246,7 @@ class Ours {
     reader_.reset();
     close();
     open();
-    reader_.emplace(root_, cache_->keys(), seed);
+    if (std::getenv("TOKCASK_NO_READER") == nullptr) reader_.emplace(root_, cache_->keys(), seed);
   }
 
   // Puts all and commits.

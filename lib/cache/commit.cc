@@ -182,7 +182,10 @@ std::span<std::byte> Commit::reserve(Table table, lmdb::Bytes key, std::size_t s
     const std::uint64_t pages = lmdb::value_pages(key.size(), size, environment_->page_bytes());
     end_page_ = std::max(end_page_, reserved.end_page);
     const bool reused = reserved.end_page <= initial_pages_;
-    if (reused) reused_pages_ += pages;
+    if (reused) {
+      reused_pages_ += pages;
+      end_of_reused_ = std::max(end_of_reused_, reserved.end_page);
+    }
     if (pages == 1) extended_for_one_page_ = !reused;
   }
   return reserved.value;

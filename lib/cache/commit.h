@@ -95,6 +95,8 @@ class Commit {
   [[nodiscard]] std::uint64_t end_page() const noexcept { return end_page_; }
   // Pages of values that came from the free list: those below the file's end.
   [[nodiscard]] std::uint64_t reused_pages() const noexcept { return reused_pages_; }
+  // One more than the last of them.
+  [[nodiscard]] std::uint64_t end_of_reused() const noexcept { return end_of_reused_; }
   // Pages of values that are now free.
   [[nodiscard]] std::uint64_t freed_pages() const noexcept { return freed_pages_; }
   // Whether the last value in one page came from the file's end: then the free list was empty.
@@ -136,6 +138,7 @@ class Commit {
   Chunks<rows::HistoryChunk> history_;
   std::uint64_t end_page_ = 0;
   std::uint64_t reused_pages_ = 0;
+  std::uint64_t end_of_reused_ = 0;
   std::uint64_t freed_pages_ = 0;
   bool extended_for_one_page_ = false;
 };

@@ -18,7 +18,7 @@ using rows::Tag;
 namespace {
 
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
-constexpr std::size_t kMostEvictedFor = 1024;
+constexpr std::size_t kMostEvictedFor = 4096;
 constexpr unsigned kMostAttempts = 8;
 constexpr std::uint64_t kWorthANudge = 64;  // puts, and pages
 // Runs that may have begun since the newest in the store; an id further ahead is damage.
@@ -90,14 +90,34 @@ Writer::Room Writer::measure(std::uint64_t max_bytes) const {
   room.records = snapshot.stat(Table::kRecords);
   room.meta = snapshot.stat(Table::kMeta);
   room.slots = read_store_row(snapshot).slot_count;
+  std::vector<std::uint64_t> pages;
   for (const lmdb::FreedPages& freed : snapshot.free_list()) {
     if (freed.txnid >= oldest) {
       room.held += freed.count;
+    } else if (freed.txnid < snapshot.id()) {
+      room.reusable += freed.count;
+      if (room.growth() <= 2 * room.cushion())
+        pages.insert(pages.end(), freed.pages.begin(), freed.pages.end());
     } else {
-      (freed.txnid < snapshot.id() ? room.reusable : room.recent) += freed.count;
+      room.recent += freed.count;
     }
   }
+  room.find_tail(std::move(pages));
   return room;
+}
+
+void Writer::Room::find_tail(std::vector<std::uint64_t> pages) {
+  std::sort(pages.begin(), pages.end(), std::greater<>());
+  const std::uint64_t enough = std::max<std::uint64_t>(cushion() / 2, 2);
+  for (std::size_t i = 0; i < pages.size() && tail_length < enough;) {
+    std::size_t end = i + 1;
+    while (end < pages.size() && pages[end] == pages[end - 1] - 1) ++end;
+    if (end - i > tail_length) {
+      tail_length = end - i;
+      tail_start = pages[end - 1];
+    }
+    i = end;
+  }
 }
 
 std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size_t at, std::size_t most) {
@@ -116,12 +136,19 @@ std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size
 bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
                         std::uint64_t node_bytes) {
   const std::uint64_t end = std::max(commit.end_page(), room.used);
-  if (end > std::max(room.limit, room.used)) return false;
+  if (end > std::max(room.limit_for_values(), room.used)) return false;
   const std::uint64_t growth = minus(room.limit, end);
   const std::uint64_t reusable =
       commit.extended_for_one_page() ? 0 : minus(room.reusable, commit.reused_pages());
   const std::uint64_t tree = room.tree_pages(changes, node_bytes);
-  return tree + room.free_list_pages(tree + commit.freed_pages()) <= growth + reusable;
+  const std::uint64_t pages = tree + room.free_list_pages(tree + commit.freed_pages());
+  if (pages > growth + reusable) return false;
+  // The numbers of the freed pages have to lie side by side: at the end of the file, or where no value of
+  // this transaction was put and no other page has to be.
+  const std::uint64_t side_by_side = (tree + commit.freed_pages()) / kFreePerRecord + 1;
+  if (side_by_side == 1 || side_by_side <= growth) return true;
+  return side_by_side <= room.tail_length && commit.end_of_reused() <= room.tail_start &&
+         pages + room.tail_length <= growth + reusable + side_by_side;
 }
 
 // ---- What is committed beside entries ----
@@ -306,8 +333,23 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   std::size_t most = items.size();
   unsigned attempt = 0;
   bool weighed = false;
+  bool room_made = false;  // or tried to
   for (std::size_t at = 0; at < items.size();) {
     const std::size_t count = fitting(room, items, at, most);
+    if (count < std::min(most, items.size() - at) && !room_made) {
+      // Before what is left is given away: a few puts at a time would take a commit each.
+      if (!std::exchange(weighed, true)) {
+        weigh(items, at);
+        continue;
+      }
+      room_made = true;
+      if (const std::size_t made = make_room(items, at, attempt, room); made > 0) {
+        ++attempt;
+        most = made;
+        room = measure(max_bytes);
+        continue;
+      }
+    }
     const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
     std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
     const std::size_t written = count > 0 ? put_group(items, at, count, room, &extras) : 0;
@@ -316,26 +358,29 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
       at += count;
     } else if (written > 0) {
       most = written;  // that many fit between the free pages that there are
+      room_made = true;
       continue;
-    } else if (!weighed) {
-      weighed = true;
-      weigh(items, at);
-      continue;
-    } else if (attempt < kMostAttempts && make_room(items, at, attempt, room)) {
+    } else if (const std::size_t made = attempt < kMostAttempts ? make_room(items, at, attempt, room) : 0;
+               made > 0) {
       ++attempt;
+      most = made;
       room = measure(max_bytes);
       continue;
     } else {
       const bool committed = decline(items[at], room);
       done(at, 1);
       ++at;
-      most = items.size();
-      attempt = 0;
-      if (!committed) continue;
+      if (!committed) {
+        most = items.size();
+        attempt = 0;
+        room_made = false;
+        continue;
+      }
     }
     room = measure(max_bytes);
     most = items.size();
     attempt = 0;
+    room_made = false;
   }
 
   for (const bool with_files : {true, false}) {
@@ -382,11 +427,11 @@ std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size
 }
 
 // Makes pages reusable for the puts from `at` on: oldest last access first, no more than they need, and
-// nothing that was used later than they were. Returns false when that is not possible now.
-bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room) {
+// nothing that was used later than they were. Returns for how many puts, or 0 when that is not possible now.
+std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room) {
   Need first;
   first.add(*items[at].item, room);
-  if (first.pages(room) + room.reserve() > room.limit) return false;
+  if (first.pages(room) + room.reserve() > room.limit) return 0;
   const std::uint64_t lacking = minus(first.pages(room) + room.reserve(), room.available());
   const std::uint64_t protected_from = access_->runs().oldest_start().value_or(kNever);
   std::vector<Victim> victims;
@@ -395,19 +440,24 @@ bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt
     const std::uint64_t older_than = std::min(items[at].older_than, items[at].put().stamp);
     victims = victims_.take(*environment_, *access_, {protected_from, older_than}, 1);
     victims_.put_back(victims);
-    if (victims.empty()) return false;
+    if (victims.empty()) return 0;
   }
+  std::size_t count = 0;
   for (std::uint64_t most = kMostEvictedFor;;) {
     const Group group = group_of(items, at, most, room);
-    // When there are pages enough, but not side by side, it takes more than their number says.
-    const std::uint64_t wanted = lacking == 0
-                                     ? std::max<std::uint64_t>(first.value_pages, 1) << attempt
-                                     : minus(group.need.pages(room) + room.reserve(), room.available());
-    if (room.held >= wanted) return false;  // the pages are there; evicting more would not free them sooner
+    count = group.need.count;
+    // Where that was in vain, there are pages enough but not side by side, and then none of them counts: they
+    // are what changes of the tree leave behind, one here, one there. What is evicted lies as it was put.
+    const std::uint64_t by_number = minus(group.need.pages(room) + room.reserve(), room.available());
+    const std::uint64_t wanted =
+        attempt == 0
+            ? std::max<std::uint64_t>(by_number, 1)
+            : std::max(by_number, std::max<std::uint64_t>(group.need.value_pages, 1) << (attempt - 1));
+    if (room.held >= wanted) return 0;  // the pages are there; evicting more would not free them sooner
     if (room.recent >= wanted && attempt == 0) {
       nudge(room);
       nudge(room);
-      return true;
+      return count;
     }
     victims = victims_.take(*environment_, *access_, {protected_from, group.older_than}, wanted);
     const std::uint64_t pages = std::accumulate(
@@ -416,15 +466,15 @@ bool Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt
     if (!victims.empty() && pages >= std::max<std::uint64_t>(lacking, 1)) break;
     victims_.put_back(victims);
     // A smaller group may be newer as a whole.
-    if (group.need.count == 1 || group.older_than >= protected_from) return false;
-    most = group.need.count / 2;
+    if (count == 1 || group.older_than >= protected_from) return 0;
+    most = count / 2;
   }
   PruneReport report;
   remove_within(victims, kNever, room.limit * room.page_bytes,
                 {rows::Fate::kEvicted, items[at].run().run_id()}, report);
   items[at].run().evicted += report.removed;
   nudge(measure(room.limit * room.page_bytes));
-  return report.removed > 0;
+  return report.removed > 0 ? count : 0;
 }
 
 // The puts from `at` on for which room is made at once.

@@ -124,12 +124,22 @@ class Writer {
     std::uint64_t reusable = 0;  // on the free list, and free for the next transaction
     std::uint64_t recent = 0;    // on the free list; two commits from now reusable
     std::uint64_t held = 0;      // on the free list, but a reader's snapshot has them
+    // Free pages that lie side by side, nearer to the end of the file than any others: what LMDB takes last.
+    std::uint64_t tail_start = 0;
+    std::uint64_t tail_length = 0;
     std::uint64_t slots = 0;
     lmdb::TableStat records;
     lmdb::TableStat meta;
 
     [[nodiscard]] std::uint64_t growth() const { return limit > used ? limit - used : 0; }
-    [[nodiscard]] std::uint64_t available() const { return growth() + reusable; }
+    // Kept at the end of the file for what has to lie side by side: LMDB saves the numbers of all pages that
+    // a transaction frees in one value.
+    [[nodiscard]] std::uint64_t cushion() const { return std::min<std::uint64_t>(limit / 256, 64); }
+    [[nodiscard]] std::uint64_t limit_for_values() const { return limit - cushion(); }
+    [[nodiscard]] std::uint64_t available() const {
+      return (limit_for_values() > used ? limit_for_values() - used : 0) + reusable;
+    }
+    void find_tail(std::vector<std::uint64_t> pages);
     // Never given to puts, so that entries can always be removed.
     [[nodiscard]] std::uint64_t reserve() const;
     // Upper bounds of the pages that a transaction copies or makes which changes `changes` entries and adds
@@ -161,7 +171,7 @@ class Writer {
                         Extras* extras);
   [[nodiscard]] static Group group_of(const Candidates& items, std::size_t at, std::uint64_t most,
                                       const Room& room);
-  bool make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room);
+  std::size_t make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room);
   // Returns whether that took a commit.
   bool decline(const Candidate& item, const Room& room);
   // Lowers `older_than` of puts of keys that were here before, from `at` on, and brings those that may make

@@ -260,7 +260,10 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
   while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == MDB_SUCCESS) {
     FreedPages& record = list.emplace_back();
     if (key.mv_size == sizeof record.txnid) std::memcpy(&record.txnid, key.mv_data, sizeof record.txnid);
-    if (value.mv_size >= sizeof record.count) std::memcpy(&record.count, value.mv_data, sizeof record.count);
+    if (value.mv_size < sizeof record.count) continue;
+    std::memcpy(&record.count, value.mv_data, sizeof record.count);
+    const auto* const numbers = static_cast<const std::uint64_t*>(value.mv_data) + 1;
+    record.pages = {numbers, std::min<std::size_t>(record.count, value.mv_size / sizeof record.count - 1)};
   }
   mdb_cursor_close(cursor);
   return list;

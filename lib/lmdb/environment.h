@@ -53,6 +53,7 @@ struct TableStat {
 struct FreedPages {
   std::uint64_t txnid = 0;
   std::uint64_t count = 0;
+  std::span<const std::uint64_t> pages;  // their numbers; into the map
 };
 
 class Environment {
