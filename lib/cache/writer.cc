@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include <tokcask/error.h>
@@ -20,7 +21,8 @@ namespace {
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kMostEvictedFor = 4096;
 constexpr unsigned kMostAttempts = 8;
-constexpr std::uint64_t kWorthANudge = 64;  // puts, and pages
+constexpr std::chrono::milliseconds kMostWaited{500};  // for readers
+constexpr std::uint64_t kWorthANudge = 64;             // puts, and pages
 // Runs that may have begun since the newest in the store; an id further ahead is damage.
 constexpr std::uint64_t kMostAhead = std::uint64_t{1} << 16;
 // LMDB saves free pages in records of one page with this many numbers at most.
@@ -137,7 +139,7 @@ bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t ch
                         std::uint64_t node_bytes) {
   const std::uint64_t end = std::max(commit.end_page(), room.used);
   if (end > std::max(room.limit_for_values(), room.used)) return false;
-  const std::uint64_t growth = minus(room.limit, end);
+  const std::uint64_t growth = minus(room.limit - room.cushion(), end);
   const std::uint64_t reusable =
       commit.extended_for_one_page() ? 0 : minus(room.reusable, commit.reused_pages());
   const std::uint64_t tree = room.tree_pages(changes, node_bytes);
@@ -147,7 +149,8 @@ bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t ch
   // this transaction was put and no other page has to be.
   const std::uint64_t side_by_side = (tree + commit.freed_pages()) / kFreePerRecord + 1;
   if (side_by_side == 1 || side_by_side <= growth) return true;
-  return side_by_side <= room.tail_length && commit.end_of_reused() <= room.tail_start &&
+  return growth > 0 && side_by_side <= std::min(room.tail_length, room.cushion()) &&
+         commit.end_of_reused() <= room.tail_start &&
          pages + room.tail_length <= growth + reusable + side_by_side;
 }
 
@@ -321,6 +324,8 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     on_done(keys);
   };
 
+  wait_until_ = std::chrono::steady_clock::now() + kMostWaited;
+  if (!std::exchange(waited_, false)) ahead_ -= ahead_ / 64;
   Extras extras(batch, notes_, *access_, max_bytes, fold);
   Room room = measure(max_bytes);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent) {
@@ -449,11 +454,14 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     // Where that was in vain, there are pages enough but not side by side, and then none of them counts: they
     // are what changes of the tree leave behind, one here, one there. What is evicted lies as it was put.
     const std::uint64_t by_number = minus(group.need.pages(room) + room.reserve(), room.available());
-    const std::uint64_t wanted =
+    std::uint64_t wanted =
         attempt == 0
             ? std::max<std::uint64_t>(by_number, 1)
             : std::max(by_number, std::max<std::uint64_t>(group.need.value_pages, 1) << (attempt - 1));
-    if (room.held >= wanted) return 0;  // the pages are there; evicting more would not free them sooner
+    // What readers hold is free when they let go; evicting more would not be sooner.
+    const std::uint64_t coming = std::min(room.held, wanted + ahead(room));
+    if (attempt == 0 || room.held > 0) wanted = wanted + ahead(room) - coming;
+    if (wanted == 0) return wait_for_readers(group.need, room) ? count : 0;
     if (room.recent >= wanted && attempt == 0) {
       nudge(room);
       nudge(room);
@@ -475,6 +483,29 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
   items[at].run().evicted += report.removed;
   nudge(measure(room.limit * room.page_bytes));
   return report.removed > 0 ? count : 0;
+}
+
+// Pages that are evicted beyond what is needed now, because readers held what was free when it was needed.
+std::uint64_t Writer::ahead(const Room& room) const { return std::min(ahead_, room.limit / 4); }
+
+// Waits for pages that readers hold, for as long as the readers move on and for half a second per write() at
+// most; for a reader that did not move on in that time, not again.
+bool Writer::wait_for_readers(const Need& need, const Room& room) {
+  constexpr std::chrono::milliseconds kPause{2};
+  ahead_ = std::max(2 * ahead(room), 4 * need.value_pages);
+  waited_ = true;
+  auto oldest = environment_->oldest_reader();
+  if (oldest == stuck_reader_) return false;
+  while (std::chrono::steady_clock::now() < wait_until_) {
+    std::this_thread::sleep_for(kPause);
+    const auto now = environment_->oldest_reader();
+    if (now == oldest) continue;
+    oldest = now;
+    const Room later = measure(room.limit * room.page_bytes);
+    if (need.pages(later) + later.reserve() <= later.available()) return true;
+  }
+  stuck_reader_ = oldest;
+  return false;
 }
 
 // The puts from `at` on for which room is made at once.

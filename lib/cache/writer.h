@@ -131,14 +131,15 @@ class Writer {
     lmdb::TableStat records;
     lmdb::TableStat meta;
 
-    [[nodiscard]] std::uint64_t growth() const { return limit > used ? limit - used : 0; }
-    // Kept at the end of the file for what has to lie side by side: LMDB saves the numbers of all pages that
-    // a transaction frees in one value.
-    [[nodiscard]] std::uint64_t cushion() const { return std::min<std::uint64_t>(limit / 256, 64); }
-    [[nodiscard]] std::uint64_t limit_for_values() const { return limit - cushion(); }
-    [[nodiscard]] std::uint64_t available() const {
-      return (limit_for_values() > used ? limit_for_values() - used : 0) + reusable;
-    }
+    // LMDB saves the numbers of all pages that a transaction frees in one value, which has to lie side by
+    // side. Two such cushions are kept at the end of the file: one to grow into, and one for the single time
+    // that free pages turn out not to lie as they did when they were counted; after that no value of several
+    // pages is made any more.
+    [[nodiscard]] std::uint64_t cushion() const { return std::min<std::uint64_t>(limit / 256, 256); }
+    [[nodiscard]] std::uint64_t growth() const { return beyond(limit - cushion()); }
+    [[nodiscard]] std::uint64_t limit_for_values() const { return limit - 2 * cushion(); }
+    [[nodiscard]] std::uint64_t available() const { return beyond(limit_for_values()) + reusable; }
+    [[nodiscard]] std::uint64_t beyond(std::uint64_t end) const { return end > used ? end - used : 0; }
     void find_tail(std::vector<std::uint64_t> pages);
     // Never given to puts, so that entries can always be removed.
     [[nodiscard]] std::uint64_t reserve() const;
@@ -171,6 +172,8 @@ class Writer {
                         Extras* extras);
   [[nodiscard]] static Group group_of(const Candidates& items, std::size_t at, std::uint64_t most,
                                       const Room& room);
+  [[nodiscard]] std::uint64_t ahead(const Room& room) const;
+  bool wait_for_readers(const Need& need, const Room& room);
   std::size_t make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room);
   // Returns whether that took a commit.
   bool decline(const Candidate& item, const Room& room);
@@ -201,6 +204,12 @@ class Writer {
   TokenizerNames names_;
   VictimQueue victims_;
   History history_;
+  // Of readers that hold pages: how far ahead to evict, whether the last write waited for them, until when
+  // this one may, and the snapshot of one that is not worth waiting for.
+  std::uint64_t ahead_ = 0;
+  bool waited_ = false;
+  std::chrono::steady_clock::time_point wait_until_{};
+  std::optional<std::uint64_t> stuck_reader_;
   std::vector<rows::HistoryRow> notes_;  // of declined puts, to be committed
 };
 
