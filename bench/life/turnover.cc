@@ -240,13 +240,16 @@ class Reader {
 
 class Ours {
  public:
-  Ours(std::filesystem::path root, std::uint64_t budget) : root_(std::move(root)), budget_(budget) { open(); }
+  Ours(std::filesystem::path root, std::uint64_t budget, bool with_reader)
+      : root_(std::move(root)), budget_(budget), with_reader_(with_reader) {
+    open();
+  }
 
   void begin_run(std::uint64_t seed) {
     reader_.reset();
     close();
     open();
-    if (std::getenv("TOKCASK_NO_READER") == nullptr) reader_.emplace(root_, cache_->keys(), seed);
+    if (with_reader_) reader_.emplace(root_, cache_->keys(), seed);
   }
 
   // Puts all and commits.
@@ -286,6 +289,7 @@ class Ours {
 
   const std::filesystem::path root_;
   const std::uint64_t budget_;
+  const bool with_reader_;
   std::optional<TokenizedCache> cache_;
   std::optional<Reader> reader_;
   std::uint64_t declined_ = 0;
@@ -348,7 +352,7 @@ struct Result {
 
 class Trial {
  public:
-  Trial(std::string name, std::uint64_t budget, int turnovers, std::uint64_t seed)
+  Trial(std::string name, std::uint64_t budget, int turnovers, std::uint64_t seed, bool with_reader)
       : name_(std::move(name)),
         case_(case_of(name_)),
         budget_(budget),
@@ -356,7 +360,7 @@ class Trial {
         seed_(seed),
         ids_(seed),
         source_(case_, seed),
-        ours_(directory_ / "ours", budget),
+        ours_(directory_ / "ours", budget, with_reader),
         raw_(directory_ / "raw", budget),
         our_size_(directory_ / "ours" / "data.mdb"),
         raw_size_(directory_ / "raw" / "data.mdb") {}
@@ -483,11 +487,12 @@ int main(int argc, char** argv) {
                                         {{"--budget", "1G"},
                                          {"--turnovers", "10"},
                                          {"--case", "fixed,uniform,mixed,fragmentation"},
+                                         {"--reader", "yes"},
                                          {"--seed", "1"}});
     std::vector<Result> results;
     for (const std::string& name : words_of(arguments.at("--case"))) {
       Trial trial(name, bytes_of(arguments.at("--budget")), std::stoi(arguments.at("--turnovers")),
-                  std::stoull(arguments.at("--seed")));
+                  std::stoull(arguments.at("--seed")), arguments.at("--reader") == "yes");
       results.push_back(trial.run());
     }
     print_table(results);

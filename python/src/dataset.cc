@@ -28,6 +28,7 @@ constexpr const char* kDataset =
 keys           CacheKey objects, or their canonical forms
 packed         or the bytes of packed_keys() of another Dataset
 missing        what becomes of a key without an entry: "error" (MissingEntryError), "drop", or "keep"
+derive_lengths as in TokenizedCache.open()
 populate       have the whole file read into the page cache in the background
 allow_network_filesystem
                as in TokenizedCache.open()
@@ -68,12 +69,13 @@ void give_memory_back([[maybe_unused]] const Dataset& dataset) {
 }
 
 void construct(Dataset* self, nb::handle root, nb::handle keys, nb::handle packed, nb::handle missing,
-               bool populate, bool allow_network_filesystem, nb::handle run_id) {
+               bool populate, bool derive_lengths, bool allow_network_filesystem, nb::handle run_id) {
   const std::string path = std::filesystem::absolute(to_path(root, "root")).string();
   DatasetOptions options{
       .missing = to_missing(to_text(missing, "missing")),
       .populate = populate,
       .run_id = to_run_id(run_id),
+      .derive_lengths = derive_lengths,
       .allow_network_filesystem = allow_network_filesystem,
   };
   if (!packed.is_none()) {
@@ -152,11 +154,13 @@ void bind_dataset(nb::module_& module) {
   nb::class_<Dataset>(module, "Dataset", nb::is_final(), kDataset)
       .def("__init__", construct, nb::arg("root"), nb::arg("keys") = nb::none(), nb::kw_only(),
            nb::arg("packed") = nb::none(), nb::arg("missing") = "error", nb::arg("populate") = false,
-           nb::arg("allow_network_filesystem") = false, nb::arg("run_id") = nb::none(),
+           nb::arg("derive_lengths") = true, nb::arg("allow_network_filesystem") = false,
+           nb::arg("run_id") = nb::none(),
            nb::sig("def __init__(self, root: str | os.PathLike[str], "
                    "keys: collections.abc.Iterable[CacheKey | str] | None = None, *, "
                    "packed: bytes | None = None, missing: str = 'error', populate: bool = False, "
-                   "allow_network_filesystem: bool = False, run_id: int | None = None) -> None"))
+                   "derive_lengths: bool = True, allow_network_filesystem: bool = False, run_id: int | None "
+                   "= None) -> None"))
       .def("__len__", [](const Dataset& self) { return self.value().size(); })
       .def("item", item, nb::arg("index"),
            nb::sig("def item(self, index: typing.SupportsIndex) -> CachedTokens | None"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,11 @@ def test_switched_off_and_read_only(tmp_path: Path, tokenizer: Any) -> None:
         assert len(keys) == len(rows)
         dataset = TokenDataset(tmp_path / "s", keys)
         full = TokenDataset(tmp_path / "s", cache.keys(sequence_len=512))
-        for short, whole in zip(dataset, full, strict=True):
-            assert short["input_ids"].tolist() == whole["input_ids"].tolist()
+        for copy in (dataset, pickle.loads(pickle.dumps(dataset))):
+            for short, whole in zip(copy, full, strict=True):
+                assert short["input_ids"].tolist() == whole["input_ids"].tolist()
+        with pytest.raises(tokcask.MissingEntryError, match="19 of 19 keys have no entry"):
+            TokenDataset(tmp_path / "s", keys, derive_lengths=False)
 
 
 def test_a_miss_explains_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,7 +34,7 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
               a callable  which is given the index and returns the item's tokens: CachedTokens, a mapping with
                           input_ids, or the ids themselves. It may tokenize; spawn needs it to be picklable
     populate  have the whole store read into the page cache in the background
-    allow_network_filesystem
+    derive_lengths, allow_network_filesystem
               as in TokenizedCache.open()
 
     dataset[i] is a CachedTokens: a read-only mapping of two read-only int32 arrays, input_ids and
@@ -59,17 +59,20 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
         *,
         missing: Literal["error", "drop"] | Callable[[int], Made] = "error",
         populate: bool = False,
+        derive_lengths: bool = True,
         allow_network_filesystem: bool = False,
     ) -> None:
         if not callable(missing) and missing not in ("error", "drop"):
             raise ValueError(f"missing must be 'error', 'drop' or a callable, not {missing!r}")
         self._make = missing if callable(missing) else None
+        self._derive_lengths = derive_lengths
         self._allow_network_filesystem = allow_network_filesystem
         self._native = Dataset(
             root,
             keys,
             missing="keep" if callable(missing) else missing,
             populate=populate,
+            derive_lengths=derive_lengths,
             allow_network_filesystem=allow_network_filesystem,
         )
         kept = self._native.kept()
@@ -155,6 +158,7 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
             self._native.packed_keys(),
             self._make,
             self._indices,
+            self._derive_lengths,
             self._allow_network_filesystem,
             self._native.run_id,
         )
@@ -170,17 +174,20 @@ def _reopen(
     packed: bytes,
     make: Callable[[int], Made] | None,
     indices: NDArray[np.int64] | None,
+    derive_lengths: bool,
     allow_network_filesystem: bool,
     run_id: int,
 ) -> TokenDataset:
     dataset = kind.__new__(kind)
     dataset._make = make
     dataset._indices = indices
+    dataset._derive_lengths = derive_lengths
     dataset._allow_network_filesystem = allow_network_filesystem
     dataset._native = Dataset(
         root,
         packed=packed,
         missing="keep",
+        derive_lengths=derive_lengths,
         allow_network_filesystem=allow_network_filesystem,
         run_id=run_id,
     )
