@@ -25,7 +25,7 @@ class WriteLock {
   // Held until destroyed, by the thread that took it.
   class Hold {
    public:
-    Hold(WriteLock& lock, std::unique_lock<std::timed_mutex> mutex) noexcept
+    Hold(WriteLock& lock, std::unique_lock<std::mutex> mutex) noexcept
         : lock_(&lock), mutex_(std::move(mutex)) {}
     ~Hold() { lock_->release(); }
     Hold(const Hold&) = delete;
@@ -33,7 +33,7 @@ class WriteLock {
 
    private:
     WriteLock* lock_;
-    std::unique_lock<std::timed_mutex> mutex_;
+    std::unique_lock<std::mutex> mutex_;
   };
 
   // Throws Error(kBusy), naming the holder, when it is not free within `timeout`.
