@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tokcask
 from torch.utils.data import Dataset
-from truth import GONE, Ledger, Truth
+from truth import GONE, Ledger, Truth, explains_misses
 
 # The result of a batch. Numbers: a tensor would travel as a file descriptor, which a killed worker can
 # no longer hand over.
@@ -58,6 +58,8 @@ class Warnings(logging.Handler):
         logging.getLogger("tokcask").addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if explains_misses(record):
+            return
         self.count += 1
         print(f"process {os.getpid()}: {record.getMessage()}", file=sys.stderr, flush=True)
 

@@ -11,6 +11,7 @@ read may give.
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import struct
 
@@ -102,3 +103,9 @@ class Ledger:
     @resting.setter
     def resting(self, number: int) -> None:
         self._resting[0] = number
+
+
+def explains_misses(record: logging.LogRecord) -> bool:
+    """Whether it is the line about a run's misses, with no damage among them."""
+    text = record.getMessage()
+    return " misses, " in text and "damaged" not in text
