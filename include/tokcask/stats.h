@@ -3,7 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include <tokcask/export.h>
 
 namespace tokcask {
 
@@ -12,6 +15,9 @@ enum class RunState {
   kEnded,
   kKilled,  // the process that began it died without closing it
 };
+
+// "alive", "ended", "killed".
+[[nodiscard]] TOKCASK_API std::string_view to_string(RunState state) noexcept;
 
 // A run: what a process does between open() and close() of a handle, with all that its children and workers
 // do for it. See Options::run_id.

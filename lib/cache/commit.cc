@@ -78,6 +78,36 @@ std::string section_of(const Transaction& transaction, std::uint32_t slot, const
 template std::string section_of(const lmdb::ReadTransaction&, std::uint32_t, const rows::EntryRow&);
 template std::string section_of(const lmdb::WriteTransaction&, std::uint32_t, const rows::EntryRow&);
 
+template <typename Transaction>
+std::string canonical_of(const Transaction& transaction, std::uint32_t slot, const rows::EntryRow& row,
+                         std::string_view sha) {
+  return fmt::format("{}|{}|{}", section_of(transaction, slot, row), sha, row.sequence_len);
+}
+
+template std::string canonical_of(const lmdb::ReadTransaction&, std::uint32_t, const rows::EntryRow&,
+                                  std::string_view);
+template std::string canonical_of(const lmdb::WriteTransaction&, std::uint32_t, const rows::EntryRow&,
+                                  std::string_view);
+
+std::uint64_t created_ns(const lmdb::ReadTransaction& transaction, std::uint32_t slot,
+                         const rows::EntryRow& row, std::string_view sha) {
+  const std::string canonical = canonical_of(transaction, slot, row, sha);
+  if (canonical.size() > CacheKey::kMaxCanonicalBytes) return 0;
+  const auto value = transaction.get(Table::kRecords, record::PaddedKey(canonical).bytes());
+  const auto record = value ? record::decode_prefix(*value, row.generation) : std::nullopt;
+  return record ? record->header.created_ns : 0;
+}
+
+std::vector<rows::RunRow> read_runs(const lmdb::ReadTransaction& transaction) {
+  std::vector<rows::RunRow> runs;
+  const lmdb::Cursor cursor(transaction, Table::kMeta);
+  const auto tag = static_cast<std::byte>(Tag::kRun);
+  for (auto entry = cursor.seek({&tag, 1}); entry && entry->key[0] == tag; entry = cursor.next()) {
+    if (const auto row = rows::read_row<rows::RunRow>(entry->value)) runs.push_back(*row);
+  }
+  return runs;
+}
+
 rows::EntryRow entry_row_of(const CacheKey& key, std::uint32_t tokenizer) {
   rows::EntryRow row;
   if (const auto packed = rows::pack_section(key.section_id())) {
@@ -236,8 +266,7 @@ std::string Commit::remove(std::uint32_t slot, std::uint64_t generation) {
   if (slot >= store_.slot_count) return {};
   const rows::EntryRow row = entry(slot);
   if (row.tokenizer == 0 || row.generation != generation) return {};
-  const std::string section = section_of(transaction_, slot, row);
-  std::string canonical = fmt::format("{}|{}|{}", section, names_->name(row.tokenizer), row.sequence_len);
+  std::string canonical = canonical_of(transaction_, slot, row, names_->name(row.tokenizer));
   if (canonical.size() <= CacheKey::kMaxCanonicalBytes) {
     transaction_.erase(Table::kRecords, record::PaddedKey(canonical).bytes());
   }

@@ -44,6 +44,34 @@ rows::StoreRow read_store_row(const Transaction& transaction);
 template <typename Transaction>
 std::string section_of(const Transaction& transaction, std::uint32_t slot, const rows::EntryRow& row);
 
+// The canonical key of an entry of the tokenizer `sha`.
+template <typename Transaction>
+std::string canonical_of(const Transaction& transaction, std::uint32_t slot, const rows::EntryRow& row,
+                         std::string_view sha);
+
+// Calls `take` with the slot and the row of each live entry, in slot order. Rows that are damaged are passed
+// over; verify() tells of them.
+template <typename Take>
+void for_each_entry(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store, const Take& take) {
+  for (std::uint64_t first = 0; first < store.slot_count; first += rows::kEntriesPerChunk) {
+    const rows::MetaKey key(rows::Tag::kEntries, first / rows::kEntriesPerChunk);
+    const auto value = transaction.get(lmdb::Table::kMeta, key.bytes());
+    const auto chunk = value ? rows::read_row<rows::EntryChunk>(*value) : std::nullopt;
+    if (!chunk) continue;
+    for (std::uint64_t i = 0; i < rows::kEntriesPerChunk && first + i < store.slot_count; ++i) {
+      const rows::EntryRow& row = (*chunk)[i];
+      if (row.tokenizer != 0) take(static_cast<std::uint32_t>(first + i), row);
+    }
+  }
+}
+
+// When the record of an entry was made, or 0 if there is no such record.
+std::uint64_t created_ns(const lmdb::ReadTransaction& transaction, std::uint32_t slot,
+                         const rows::EntryRow& row, std::string_view sha);
+
+// The runs that are stored, oldest id first.
+std::vector<rows::RunRow> read_runs(const lmdb::ReadTransaction& transaction);
+
 // What an entry row holds for a key, apart from its record.
 rows::EntryRow entry_row_of(const CacheKey& key, std::uint32_t tokenizer);
 [[nodiscard]] bool same_key(const rows::EntryRow& a, const rows::EntryRow& b) noexcept;

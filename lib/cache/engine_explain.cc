@@ -67,28 +67,14 @@ TokenizerFigures figures_of(const lmdb::ReadTransaction& transaction, std::strin
   if (number == 0) return figures;
   rows::EntryRow oldest;
   std::uint32_t oldest_slot = 0;
-  for (std::uint64_t first = 0; first < store.slot_count; first += rows::kEntriesPerChunk) {
-    const auto value =
-        transaction.get(Table::kMeta, MetaKey(Tag::kEntries, first / rows::kEntriesPerChunk).bytes());
-    const auto chunk = value ? rows::read_row<rows::EntryChunk>(*value) : std::nullopt;
-    if (!chunk) continue;
-    for (std::uint32_t i = 0; i < rows::kEntriesPerChunk; ++i) {
-      const rows::EntryRow& row = (*chunk)[i];
-      if (row.tokenizer != number) continue;
-      ++figures.entries;
-      if (oldest.tokenizer != 0 && oldest.generation < row.generation) continue;
-      oldest = row;
-      oldest_slot = static_cast<std::uint32_t>(first) + i;
-    }
-  }
-  if (oldest.tokenizer == 0) return figures;
-  const std::string canonical =
-      fmt::format("{}|{}|{}", section_of(transaction, oldest_slot, oldest), sha, oldest.sequence_len);
-  if (canonical.size() > CacheKey::kMaxCanonicalBytes) return figures;
-  const auto value = transaction.get(Table::kRecords, record::PaddedKey(canonical).bytes());
-  const char* damage = nullptr;
-  const auto record = value ? record::decode(*value, record::hash_key(canonical), &damage) : std::nullopt;
-  if (record) figures.since_ns = record->header.created_ns;
+  for_each_entry(transaction, store, [&](std::uint32_t slot, const rows::EntryRow& row) {
+    if (row.tokenizer != number) return;
+    ++figures.entries;
+    if (oldest.tokenizer != 0 && oldest.generation < row.generation) return;
+    oldest = row;
+    oldest_slot = slot;
+  });
+  if (oldest.tokenizer != 0) figures.since_ns = created_ns(transaction, oldest_slot, oldest, sha);
   return figures;
 }
 

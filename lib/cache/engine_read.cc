@@ -369,11 +369,8 @@ std::vector<RunFigures> Engine::runs() {
   {
     const std::shared_ptr<Snapshot> snapshot = this->snapshot();
     const std::lock_guard lock(read_mutex_);
-    const lmdb::Cursor cursor(snapshot->transaction(), Table::kMeta);
-    const auto tag = static_cast<std::byte>(Tag::kRun);
-    for (auto at = cursor.seek({&tag, 1}); at && at->key[0] == tag; at = cursor.next()) {
-      const auto row = rows::read_row<rows::RunRow>(at->value);
-      if (row && !known(*row)) runs.push_back(figures_of(*row));
+    for (const rows::RunRow& row : read_runs(snapshot->transaction())) {
+      if (!known(row)) runs.push_back(figures_of(row));
     }
   }
   std::stable_sort(runs.begin(), runs.end(),

@@ -6,16 +6,11 @@
 #include <unordered_map>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "cache/clock.h"
 #include "cache/engine.h"
+#include "cache/victims.h"
 
 namespace tokcask {
-
-using lmdb::Table;
-using rows::MetaKey;
-using rows::Tag;
 
 namespace {
 
@@ -34,31 +29,6 @@ struct Group {
   SurveyGroup figures;
   Placed first;
   Placed last;
-};
-
-// Stamps of slots in ascending order: those in the store, or in shared memory where they are newer.
-class Stamps {
- public:
-  Stamps(const lmdb::ReadTransaction& transaction, const shm::AccessTable& access)
-      : transaction_(&transaction), access_(&access) {}
-
-  std::uint64_t of(std::uint32_t slot) {
-    const std::uint64_t number = slot / rows::kStampsPerChunk;
-    if (!stored_ || number != number_) read(number);
-    return std::max((*stored_)[slot % rows::kStampsPerChunk], access_->stamp(slot));
-  }
-
- private:
-  void read(std::uint64_t number) {
-    const auto value = transaction_->get(Table::kMeta, MetaKey(Tag::kAccess, number).bytes());
-    stored_ = (value ? rows::read_row<rows::StampChunk>(*value) : std::nullopt).value_or(rows::StampChunk{});
-    number_ = number;
-  }
-
-  const lmdb::ReadTransaction* transaction_;
-  const shm::AccessTable* access_;
-  std::uint64_t number_ = 0;
-  std::optional<rows::StampChunk> stored_;
 };
 
 // Sums entries up, one after the other.
@@ -126,17 +96,6 @@ class Counts {
   std::uint64_t recent_id_ = 0;
 };
 
-// When the entry's record was made, or 0 if there is no such record.
-std::uint64_t created_ns(const lmdb::ReadTransaction& transaction, const Placed& entry,
-                         std::string_view tokenizer_sha) {
-  const std::string canonical = fmt::format("{}|{}|{}", section_of(transaction, entry.slot, entry.row),
-                                            tokenizer_sha, entry.row.sequence_len);
-  if (canonical.size() > CacheKey::kMaxCanonicalBytes) return 0;
-  const auto value = transaction.get(Table::kRecords, record::PaddedKey(canonical).bytes());
-  const auto record = value ? record::decode_prefix(*value, entry.row.generation) : std::nullopt;
-  return record ? record->header.created_ns : 0;
-}
-
 }  // namespace
 
 StoreSurvey Engine::survey() {
@@ -144,16 +103,9 @@ StoreSurvey Engine::survey() {
   const rows::StoreRow store = read_store_row(transaction);
   Counts counts(now_ns());
   Stamps stamps(transaction, *access_);
-  for (std::uint64_t first = 0; first < store.slot_count; first += rows::kEntriesPerChunk) {
-    const auto value =
-        transaction.get(Table::kMeta, MetaKey(Tag::kEntries, first / rows::kEntriesPerChunk).bytes());
-    const auto chunk = value ? rows::read_row<rows::EntryChunk>(*value) : std::nullopt;
-    if (!chunk) continue;  // damage, which verify tells of
-    for (std::uint64_t i = 0; i < rows::kEntriesPerChunk && first + i < store.slot_count; ++i) {
-      const Placed entry{static_cast<std::uint32_t>(first + i), (*chunk)[i]};
-      if (entry.row.tokenizer != 0) counts.add(entry, stamps.of(entry.slot));
-    }
-  }
+  for_each_entry(transaction, store, [&](std::uint32_t slot, const rows::EntryRow& row) {
+    counts.add({slot, row}, stamps.of(slot));
+  });
   TokenizerNames names;
   names.refresh(transaction, store.tokenizer_count);
   for (auto& [id, group] : counts.groups()) {
@@ -162,7 +114,8 @@ StoreSurvey Engine::survey() {
     group.figures.sequence_len = static_cast<std::int32_t>(group.first.row.sequence_len);
     // Those of one commit are put in key order, so that the first may have been made after the last.
     std::tie(group.figures.first_stored_ns, group.figures.last_stored_ns) =
-        std::minmax({created_ns(transaction, group.first, sha), created_ns(transaction, group.last, sha)});
+        std::minmax({created_ns(transaction, group.first.slot, group.first.row, sha),
+                     created_ns(transaction, group.last.slot, group.last.row, sha)});
   }
   return counts.finish();
 }

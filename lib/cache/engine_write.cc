@@ -270,12 +270,7 @@ std::vector<Victim> Engine::chosen(const PruneOptions& options, std::uint64_t& b
   const lmdb::ReadTransaction transaction(*environment_);
   const rows::StoreRow store = read_store_row(transaction);
   if (options.keep_last_runs) {
-    std::vector<rows::RunRow> runs;
-    const lmdb::Cursor cursor(transaction, Table::kMeta);
-    for (auto entry = cursor.seek(rows::MetaKey(rows::Tag::kRun, 0).bytes());
-         entry && entry->key[0] == static_cast<std::byte>(rows::Tag::kRun); entry = cursor.next()) {
-      if (const auto row = rows::read_row<rows::RunRow>(entry->value)) runs.push_back(*row);
-    }
+    const std::vector<rows::RunRow> runs = read_runs(transaction);
     if (runs.size() < *options.keep_last_runs) return {};
     const rows::RunRow& oldest_kept = runs[runs.size() - *options.keep_last_runs];
     before = std::min(before, static_cast<std::uint64_t>(std::max<std::int64_t>(oldest_kept.started_ns, 0)));

@@ -25,6 +25,18 @@ std::optional<Missed::Example> Missed::example(MissReason reason) const {
   return examples_[static_cast<std::size_t>(reason)];
 }
 
+std::string_view to_string(RunState state) noexcept {
+  switch (state) {
+    case RunState::kAlive:
+      return "alive";
+    case RunState::kEnded:
+      return "ended";
+    case RunState::kKilled:
+      break;
+  }
+  return "killed";
+}
+
 Run::Run(Options given, std::uint64_t stamp, std::shared_ptr<shm::AccessTable> table,
          std::optional<shm::RunTable::Member> member)
     : table_(std::move(table)),

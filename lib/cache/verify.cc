@@ -56,8 +56,8 @@ class Verification {
     }
     ++known_;
     if (!record::checksum_ok(*record)) return damage(canonical, "its checksum is wrong");
-    const std::string wanted = fmt::format("{}|{}|{}", section_of(*transaction_, record->header.slot, row),
-                                           names_.name(row.tokenizer), row.sequence_len);
+    const std::string wanted =
+        canonical_of(*transaction_, record->header.slot, row, names_.name(row.tokenizer));
     if (wanted != canonical)
       table_damage(fmt::format("the entry table has {} for the record of {}", wanted, canonical));
   }

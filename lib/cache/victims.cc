@@ -11,32 +11,28 @@ using lmdb::Table;
 using rows::MetaKey;
 using rows::Tag;
 
+std::uint64_t Stamps::of(std::uint32_t slot) {
+  const std::uint64_t number = slot / rows::kStampsPerChunk;
+  if (!stored_ || number != number_) read(number);
+  return std::max((*stored_)[slot % rows::kStampsPerChunk], access_->stamp(slot));
+}
+
+void Stamps::read(std::uint64_t number) {
+  const auto value = transaction_->get(Table::kMeta, MetaKey(Tag::kAccess, number).bytes());
+  stored_ = (value ? rows::read_row<rows::StampChunk>(*value) : std::nullopt).value_or(rows::StampChunk{});
+  number_ = number;
+}
+
 std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
                                  const shm::AccessTable& access,
                                  const std::function<bool(const rows::EntryRow&)>& wanted) {
-  std::vector<std::uint64_t> stamps(store.slot_count);
-  for (std::uint64_t first = 0; first < store.slot_count; first += rows::kStampsPerChunk) {
-    const auto value =
-        transaction.get(Table::kMeta, MetaKey(Tag::kAccess, first / rows::kStampsPerChunk).bytes());
-    const auto chunk = value ? rows::read_row<rows::StampChunk>(*value) : std::nullopt;
-    if (!chunk) continue;
-    const std::uint64_t count = std::min<std::uint64_t>(rows::kStampsPerChunk, store.slot_count - first);
-    std::copy_n(chunk->begin(), count, stamps.begin() + static_cast<std::ptrdiff_t>(first));
-  }
   std::vector<Victim> live;
   live.reserve(store.entry_count);
-  for (std::uint64_t first = 0; first < store.slot_count; first += rows::kEntriesPerChunk) {
-    const auto value =
-        transaction.get(Table::kMeta, MetaKey(Tag::kEntries, first / rows::kEntriesPerChunk).bytes());
-    const auto chunk = value ? rows::read_row<rows::EntryChunk>(*value) : std::nullopt;
-    if (!chunk) continue;
-    for (std::uint64_t i = 0; i < rows::kEntriesPerChunk && first + i < store.slot_count; ++i) {
-      const rows::EntryRow& row = (*chunk)[i];
-      if (row.tokenizer == 0 || (wanted && !wanted(row))) continue;
-      const auto slot = static_cast<std::uint32_t>(first + i);
-      live.push_back({std::max(stamps[slot], access.stamp(slot)), row.generation, slot, row.occupied});
-    }
-  }
+  Stamps stamps(transaction, access);
+  for_each_entry(transaction, store, [&](std::uint32_t slot, const rows::EntryRow& row) {
+    if (wanted && !wanted(row)) return;
+    live.push_back({stamps.of(slot), row.generation, slot, row.occupied});
+  });
   return live;
 }
 

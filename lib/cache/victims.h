@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "lmdb/environment.h"
@@ -11,6 +12,23 @@
 #include "shm/access_table.h"
 
 namespace tokcask {
+
+// Last accesses by slot: those in the store, or in shared memory where they are newer. Cheap for slots in
+// ascending order.
+class Stamps {
+ public:
+  Stamps(const lmdb::ReadTransaction& transaction, const shm::AccessTable& access)
+      : transaction_(&transaction), access_(&access) {}
+  [[nodiscard]] std::uint64_t of(std::uint32_t slot);
+
+ private:
+  void read(std::uint64_t number);
+
+  const lmdb::ReadTransaction* transaction_;
+  const shm::AccessTable* access_;
+  std::uint64_t number_ = 0;
+  std::optional<rows::StampChunk> stored_;
+};
 
 struct Victim {
   std::uint64_t stamp = 0;

@@ -31,11 +31,8 @@ constexpr std::uint64_t kFreePerRecord = 500;
 // When the runs began that are recorded, in order.
 std::vector<std::uint64_t> run_starts(const lmdb::ReadTransaction& transaction) {
   std::vector<std::uint64_t> starts;
-  const lmdb::Cursor cursor(transaction, Table::kMeta);
-  const auto tag = static_cast<std::byte>(Tag::kRun);
-  for (auto entry = cursor.seek({&tag, 1}); entry && entry->key[0] == tag; entry = cursor.next()) {
-    const auto row = rows::read_row<rows::RunRow>(entry->value);
-    if (row && row->started_ns > 0) starts.push_back(static_cast<std::uint64_t>(row->started_ns));
+  for (const rows::RunRow& run : read_runs(transaction)) {
+    if (run.started_ns > 0) starts.push_back(static_cast<std::uint64_t>(run.started_ns));
   }
   std::sort(starts.begin(), starts.end());
   return starts;
@@ -339,6 +336,14 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   unsigned attempt = 0;
   bool weighed = false;
   bool room_made = false;  // or tried to
+  const auto makes_room = [&](std::size_t at) {
+    const std::size_t made = make_room(items, at, attempt, room);
+    if (made == 0) return false;
+    ++attempt;
+    most = made;
+    room = measure(max_bytes);
+    return true;
+  };
   for (std::size_t at = 0; at < items.size();) {
     const std::size_t count = fitting(room, items, at, most);
     if (count < std::min(most, items.size() - at) && !room_made) {
@@ -348,16 +353,12 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
         continue;
       }
       room_made = true;
-      if (const std::size_t made = make_room(items, at, attempt, room); made > 0) {
-        ++attempt;
-        most = made;
-        room = measure(max_bytes);
-        continue;
-      }
+      if (makes_room(at)) continue;
     }
     const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
     std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
     const std::size_t written = count > 0 ? put_group(items, at, count, room, &extras) : 0;
+    bool changed = true;  // what room says
     if (written == count && count > 0) {
       done(at, count);
       at += count;
@@ -365,24 +366,14 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
       most = written;  // that many fit between the free pages that there are
       room_made = true;
       continue;
-    } else if (const std::size_t made = attempt < kMostAttempts ? make_room(items, at, attempt, room) : 0;
-               made > 0) {
-      ++attempt;
-      most = made;
-      room = measure(max_bytes);
+    } else if (attempt < kMostAttempts && makes_room(at)) {
       continue;
     } else {
-      const bool committed = decline(items[at], room);
+      changed = decline(items[at], room);
       done(at, 1);
       ++at;
-      if (!committed) {
-        most = items.size();
-        attempt = 0;
-        room_made = false;
-        continue;
-      }
     }
-    room = measure(max_bytes);
+    if (changed) room = measure(max_bytes);
     most = items.size();
     attempt = 0;
     room_made = false;

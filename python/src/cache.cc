@@ -23,6 +23,8 @@ nb::object to_python(std::optional<TokenView> view) {
   return nb::cast(CachedTokens(std::move(*view)));
 }
 
+nb::str to_python(std::string_view text) { return {text.data(), text.size()}; }
+
 Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
                    double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem,
                    nb::handle run_id) {
@@ -159,8 +161,7 @@ nb::dict miss_reasons(Handle& self) {
   const auto counts = self.with_gil([](TokenizedCache& store) { return store.miss_reasons(); });
   nb::dict reasons;
   for (std::size_t i = 0; i < counts.size(); ++i) {
-    const std::string_view name = to_string(static_cast<MissReason>(i));
-    reasons[nb::str(name.data(), name.size())] = counts[i];
+    reasons[to_python(to_string(static_cast<MissReason>(i)))] = counts[i];
   }
   return reasons;
 }
@@ -184,24 +185,12 @@ void save_manifest(Handle& self, nb::handle tokenizer_sha) {
   self.without_gil([&](TokenizedCache& store) { store.save_manifest(sha); });
 }
 
-const char* state_name(RunState state) {
-  switch (state) {
-    case RunState::kAlive:
-      return "alive";
-    case RunState::kEnded:
-      return "ended";
-    case RunState::kKilled:
-      break;
-  }
-  return "killed";
-}
-
 nb::dict to_dict(const RunFigures& run) {
   nb::dict figures;
   figures["run_id"] = run.run_id;
   figures["started_ns"] = run.started_ns;
   figures["ended_ns"] = run.ended_ns;
-  figures["state"] = state_name(run.state);
+  figures["state"] = to_python(to_string(run.state));
   figures["last_active_ns"] = run.last_active_ns;
   // It may be cut in the middle of a character, or damaged.
   figures["tokenizer_sha"] = nb::steal(PyUnicode_DecodeUTF8(
@@ -324,8 +313,7 @@ void bind_explanation(nb::module_& module) {
           "reason",
           [](const Explanation& self) -> nb::object {
             if (self.found) return nb::none();
-            const std::string_view name = to_string(self.reason);
-            return nb::str(name.data(), name.size());
+            return to_python(to_string(self.reason));
           },
           nb::sig("def reason(self) -> str | None"),
           "None when found; else one of 'never stored', 'other tokenizer', 'other length', 'evicted', "

@@ -16,23 +16,11 @@ Json json_document(std::string_view verb) {
   return document;
 }
 
-std::string_view state_name(RunState state) noexcept {
-  switch (state) {
-    case RunState::kAlive:
-      return "alive";
-    case RunState::kEnded:
-      return "ended";
-    case RunState::kKilled:
-      break;
-  }
-  return "killed";
-}
-
 Json json_run(const RunFigures& run) {
   if (run.run_id == 0) return nullptr;
   Json object;
   object["run_id"] = run.run_id;
-  object["state"] = state_name(run.state);
+  object["state"] = to_string(run.state);
   object["started_ns"] = run.started_ns;
   object["ended_ns"] = run.ended_ns;
   object["last_active_ns"] = run.last_active_ns;

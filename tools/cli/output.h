@@ -22,8 +22,6 @@ inline constexpr int kSchemaVersion = 1;
 
 // The start of a verb's object: schema_version and command.
 [[nodiscard]] Json json_document(std::string_view verb);
-// "alive", "ended" or "killed".
-[[nodiscard]] std::string_view state_name(RunState state) noexcept;
 // {"run_id", "hits", ...}, or null for a run that never was.
 [[nodiscard]] Json json_run(const RunFigures& run);
 

@@ -68,7 +68,7 @@ std::vector<Column> columns_of(const std::vector<RunFigures>& runs) {
     columns.push_back(std::move(column));
   };
   add("run", 0, false, [](const RunFigures& run) { return std::to_string(run.run_id); });
-  add("state", 0, true, [](const RunFigures& run) { return std::string(state_name(run.state)); });
+  add("state", 0, true, [](const RunFigures& run) { return std::string(to_string(run.state)); });
   add("started", 2, true, [](const RunFigures& run) { return format_time(run.started_ns); });
   add("duration", 3, false, duration_of);
   add("tokenizer", 4, true, tokenizer_of);
