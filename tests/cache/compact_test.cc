@@ -1,6 +1,5 @@
 // A new data file in the place of the old one: compact(), clear(), a lower budget, and prune() with all it
 // can choose by.
-#include <lmdb.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -57,42 +56,6 @@ std::vector<EntryInfo> infos_of(TokenizedCache& cache) {
     for (const Entry& entry : chunk.entries) infos.push_back(entry.info);
     if (chunk.end) return infos;
   }
-}
-
-std::size_t lock_directories(const Fixture& f) {
-  return static_cast<std::size_t>(
-      std::distance(fs::directory_iterator(f.root() / "locks"), fs::directory_iterator()));
-}
-
-bool is_clean(const Fixture& f) {
-  for (const auto& entry : fs::directory_iterator(f.root())) {
-    if (entry.path().filename().string().starts_with(".new.")) return false;
-  }
-  return lock_directories(f) == 1 &&
-         fs::exists(f.root() / "locks" / std::to_string(files::id_of(f.data())->second) / "lock.mdb");
-}
-
-// Changes one byte of the record of `of`, through LMDB, in a store that nobody has open.
-void damage_record(const Fixture& f, const CacheKey& of) {
-  MDB_env* env = nullptr;
-  MDB_txn* txn = nullptr;
-  MDB_dbi dbi = 0;
-  REQUIRE(mdb_env_create(&env) == 0);
-  REQUIRE(mdb_env_set_maxdbs(env, 2) == 0);
-  REQUIRE(mdb_env_set_mapsize(env, std::size_t{1} << 30) == 0);
-  REQUIRE(mdb_env_open(env, f.root().c_str(), MDB_NOLOCK, 0600) == 0);
-  REQUIRE(mdb_txn_begin(env, nullptr, 0, &txn) == 0);
-  REQUIRE(mdb_dbi_open(txn, "records", 0, &dbi) == 0);
-  const record::PaddedKey padded(of.canonical());
-  MDB_val k{padded.bytes().size(), const_cast<std::byte*>(padded.bytes().data())};
-  MDB_val v;
-  REQUIRE(mdb_get(txn, dbi, &k, &v) == 0);
-  std::string value(static_cast<const char*>(v.mv_data), v.mv_size);
-  value[50] ^= 0x10;
-  v = {value.size(), value.data()};
-  REQUIRE(mdb_put(txn, dbi, &k, &v, 0) == 0);
-  REQUIRE(mdb_txn_commit(txn) == 0);
-  mdb_env_close(env);
 }
 
 // As a full disk would: files cannot grow beyond `bytes`.
@@ -366,8 +329,9 @@ TEST_CASE("damaged records are left out, counted, and their slots are free again
     auto cache = f.open();
     fill(cache, 0, 50);
   }
-  damage_record(f, key(13));
-  damage_record(f, key(14));
+  const auto flip = [](std::vector<std::byte>& value) { value[50] ^= std::byte{0x10}; };
+  change_record(f, key(13), flip);
+  change_record(f, key(14), flip);
   auto cache = f.open();
   CHECK(cache.verify().damaged == 2);
   const CompactReport report = cache.compact();

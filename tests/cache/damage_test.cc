@@ -1,6 +1,4 @@
 // Damaged records: a miss and one warning, never wrong tokens, never an exception.
-#include <lmdb.h>
-
 #include <cstring>
 #include <fstream>
 
@@ -13,40 +11,6 @@ namespace tokcask {
 using namespace test;
 
 namespace {
-
-// Changes the value under `table_key` in a store that nobody has open, through LMDB, so that its pages stay
-// right.
-void change_value(const Fixture& f, const char* table, std::span<const std::byte> table_key,
-                  const std::function<void(std::vector<std::byte>&)>& change) {
-  MDB_env* env = nullptr;
-  MDB_txn* txn = nullptr;
-  MDB_dbi dbi = 0;
-  REQUIRE(mdb_env_create(&env) == 0);
-  REQUIRE(mdb_env_set_maxdbs(env, 2) == 0);
-  REQUIRE(mdb_env_set_mapsize(env, std::size_t{1} << 30) == 0);
-  REQUIRE(mdb_env_open(env, f.root().c_str(), 0, 0600) == 0);
-  REQUIRE(mdb_txn_begin(env, nullptr, 0, &txn) == 0);
-  REQUIRE(mdb_dbi_open(txn, table, 0, &dbi) == 0);
-  MDB_val k{table_key.size(), const_cast<std::byte*>(table_key.data())};
-  MDB_val v;
-  REQUIRE(mdb_get(txn, dbi, &k, &v) == 0);
-  std::vector<std::byte> value(static_cast<std::byte*>(v.mv_data),
-                               static_cast<std::byte*>(v.mv_data) + v.mv_size);
-  change(value);
-  v = {value.size(), value.data()};
-  if (value.empty()) {
-    REQUIRE(mdb_del(txn, dbi, &k, nullptr) == 0);
-  } else {
-    REQUIRE(mdb_put(txn, dbi, &k, &v, 0) == 0);
-  }
-  REQUIRE(mdb_txn_commit(txn) == 0);
-  mdb_env_close(env);
-}
-
-void change_record(const Fixture& f, const CacheKey& of,
-                   const std::function<void(std::vector<std::byte>&)>& change) {
-  change_value(f, "records", record::PaddedKey(of.canonical()).bytes(), change);
-}
 
 void fill(const Fixture& f, std::size_t length) {
   auto cache = f.open();

@@ -1,10 +1,15 @@
 #include "support.h"
 
+#include <lmdb.h>
 #include <stdlib.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <numeric>
+
+#include "cache/store_files.h"
+#include "record/record.h"
 
 namespace tokcask::test {
 
@@ -71,6 +76,48 @@ Fixture::~Fixture() {
 TokenizedCache Fixture::open(Options options) const {
   options.on_message = messages.sink();
   return TokenizedCache::open(root(), std::move(options));
+}
+
+void change_value(const Fixture& f, const char* table, std::span<const std::byte> table_key,
+                  const Change& change) {
+  MDB_env* env = nullptr;
+  MDB_txn* txn = nullptr;
+  MDB_dbi dbi = 0;
+  REQUIRE(mdb_env_create(&env) == 0);
+  REQUIRE(mdb_env_set_maxdbs(env, 2) == 0);
+  REQUIRE(mdb_env_set_mapsize(env, std::size_t{1} << 30) == 0);
+  REQUIRE(mdb_env_open(env, f.root().c_str(), MDB_NOLOCK, 0600) == 0);
+  REQUIRE(mdb_txn_begin(env, nullptr, 0, &txn) == 0);
+  REQUIRE(mdb_dbi_open(txn, table, 0, &dbi) == 0);
+  MDB_val k{table_key.size(), const_cast<std::byte*>(table_key.data())};
+  MDB_val v;
+  REQUIRE(mdb_get(txn, dbi, &k, &v) == 0);
+  std::vector<std::byte> value(static_cast<std::byte*>(v.mv_data),
+                               static_cast<std::byte*>(v.mv_data) + v.mv_size);
+  change(value);
+  v = {value.size(), value.data()};
+  if (value.empty()) {
+    REQUIRE(mdb_del(txn, dbi, &k, nullptr) == 0);
+  } else {
+    REQUIRE(mdb_put(txn, dbi, &k, &v, 0) == 0);
+  }
+  REQUIRE(mdb_txn_commit(txn) == 0);
+  mdb_env_close(env);
+}
+
+void change_record(const Fixture& f, const CacheKey& of, const Change& change) {
+  change_value(f, "records", record::PaddedKey(of.canonical()).bytes(), change);
+}
+
+bool is_clean(const Fixture& f) {
+  for (const auto& entry : std::filesystem::directory_iterator(f.root())) {
+    if (entry.path().filename().string().starts_with(".new.")) return false;
+  }
+  const std::filesystem::path locks = f.root() / "locks";
+  const auto directories =
+      std::distance(std::filesystem::directory_iterator(locks), std::filesystem::directory_iterator());
+  const auto id = files::id_of(f.data());
+  return directories == 1 && id && std::filesystem::exists(locks / std::to_string(id->second) / "lock.mdb");
 }
 
 std::string error_of(Errc code, const std::function<void()>& act) {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <mutex>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,6 +66,16 @@ class Fixture {
   std::filesystem::path directory_;
   bool check_ = true;
 };
+
+// Changes the value under `table_key` in a store that nobody has open, through LMDB, so that its pages stay
+// right; one that is emptied is removed.
+using Change = std::function<void(std::vector<std::byte>&)>;
+void change_value(const Fixture& f, const char* table, std::span<const std::byte> table_key,
+                  const Change& change);
+void change_record(const Fixture& f, const CacheKey& of, const Change& change);
+
+// Nothing that the making of a new data file leaves behind: one lock directory, that of the file.
+[[nodiscard]] bool is_clean(const Fixture& f);
 
 // The error that `act` throws must have this code; its message is returned.
 std::string error_of(Errc code, const std::function<void()>& act);

@@ -67,19 +67,6 @@ bool has_elsewhere(const Fixture& f, std::uint64_t section) {
   return child.succeeded();
 }
 
-std::size_t lock_directories(const Fixture& f) {
-  return static_cast<std::size_t>(
-      std::distance(fs::directory_iterator(f.root() / "locks"), fs::directory_iterator()));
-}
-
-// Nothing that a killed process has left behind, once another one has made a new file.
-bool is_clean(const Fixture& f) {
-  for (const auto& entry : fs::directory_iterator(f.root())) {
-    if (entry.path().filename().string().starts_with(".new.")) return false;
-  }
-  return lock_directories(f) == 1;
-}
-
 // Puts without end, and tells how many of them are flushed.
 bool put_for_ever(const Fixture& f, std::uint64_t from, const Line& line) {
   auto cache = f.open({.batch_bytes = 1 << 18, .batch_age = milliseconds(3)});
