@@ -23,7 +23,7 @@ nb::object to_python(std::optional<TokenView> view) {
   return nb::cast(CachedTokens(std::move(*view)));
 }
 
-nb::str to_python(std::string_view text) { return {text.data(), text.size()}; }
+nb::str to_python(std::string_view text) { return nb::str(text.data(), text.size()); }
 
 Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
                    double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem,
