@@ -268,7 +268,7 @@ std::string Commit::remove(std::uint32_t slot, std::uint64_t generation) {
   if (row.tokenizer == 0 || row.generation != generation) return {};
   std::string canonical = canonical_of(transaction_, slot, row, names_->name(row.tokenizer));
   if (canonical.size() <= CacheKey::kMaxCanonicalBytes) {
-    transaction_.erase(Table::kRecords, record::PaddedKey(canonical).bytes());
+    erase_raw(Table::kRecords, record::PaddedKey(canonical).bytes());
   }
   if ((row.payload & rows::EntryRow::kLiteral) != 0) erase_row(MetaKey(Tag::kLiteral, slot));
   forget(row);

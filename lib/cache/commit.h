@@ -99,7 +99,7 @@ class Commit {
   // Removes the entry under `key`, if there is one that its row knows; returns its generation, or 0.
   std::uint64_t erase(const CacheKey& key);
   // Removes a record or a row as it is, without regard to what belongs to it.
-  void erase_raw(lmdb::Table table, lmdb::Bytes key) { transaction_.erase(table, key); }
+  void erase_raw(lmdb::Table table, lmdb::Bytes key) { erased_ |= transaction_.erase(table, key); }
 
   // Adds a row to the history, which has `ring` rows.
   void note(const rows::HistoryRow& row, std::uint64_t ring);
@@ -127,6 +127,8 @@ class Commit {
   [[nodiscard]] std::uint64_t end_of_reused() const noexcept { return end_of_reused_; }
   // Pages of values that are now free.
   [[nodiscard]] std::uint64_t freed_pages() const noexcept { return freed_pages_; }
+  // Whether anything was erased. LMDB may then have given pages of this very transaction out again.
+  [[nodiscard]] bool erased() const noexcept { return erased_; }
   // Whether the last value in one page came from the file's end: then the free list was empty.
   [[nodiscard]] bool extended_for_one_page() const noexcept { return extended_for_one_page_; }
 
@@ -169,6 +171,7 @@ class Commit {
   std::uint64_t end_of_reused_ = 0;
   std::uint64_t freed_pages_ = 0;
   bool extended_for_one_page_ = false;
+  bool erased_ = false;
 };
 
 }  // namespace tokcask

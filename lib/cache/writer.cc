@@ -25,6 +25,8 @@ constexpr std::chrono::milliseconds kMostWaited{500};  // for readers
 constexpr std::uint64_t kWorthANudge = 64;             // puts, and pages
 // Runs that may have begun since the newest in the store; an id further ahead is damage.
 constexpr std::uint64_t kMostAhead = std::uint64_t{1} << 16;
+// Pages of the main database and of the free list's tree that a commit may copy.
+constexpr std::uint64_t kMainAndFreeList = 6;
 // LMDB saves free pages in records of one page with this many numbers at most.
 constexpr std::uint64_t kFreePerRecord = 500;
 
@@ -56,7 +58,6 @@ std::uint64_t Writer::Room::tree_pages(std::uint64_t changes, std::uint64_t node
                                changes / rows::kEntriesPerChunk + changes / rows::kStampsPerChunk + 2;
   const std::uint64_t meta_leaves = std::min(chunks, meta.leaf_pages) + chunks / 16 + 1;
   const std::uint64_t meta_branches = std::min(meta.branch_pages, meta_leaves) + meta.depth + 1;
-  constexpr std::uint64_t kMainAndFreeList = 6;
   return leaves + branches + chunks + meta_leaves + meta_branches + kMainAndFreeList;
 }
 
@@ -132,16 +133,23 @@ std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size
 
 // Whether the file surely stays within its limit if this transaction is committed, whatever of its tree pages
 // LMDB has yet to take.
+//
+// When all has been written (`finished`) the pages of the trees are taken. Where the last of them came from
+// then tells where the file ends: while there was a free page, none extended it. Unless free pages came to be
+// meanwhile, by an erasure or from a reader that let go.
 bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
-                        std::uint64_t node_bytes) {
+                        std::uint64_t node_bytes, bool finished) {
   const std::uint64_t end = std::max(commit.end_page(), room.used);
   if (end > std::max(room.limit_for_values(), room.used)) return false;
   const std::uint64_t growth = minus(room.limit - room.cushion(), end);
   const std::uint64_t reusable =
       commit.extended_for_one_page() ? 0 : minus(room.reusable, commit.reused_pages());
   const std::uint64_t tree = room.tree_pages(changes, node_bytes);
-  const std::uint64_t pages = tree + room.free_list_pages(tree + commit.freed_pages());
-  if (pages > growth + reusable) return false;
+  const std::uint64_t free_list = room.free_list_pages(tree + commit.freed_pages());
+  const std::uint64_t pages = tree + free_list;
+  const bool end_is_known = finished && room.held == 0 && !commit.erased();
+  const bool within = end_is_known && kMainAndFreeList + free_list <= growth;
+  if (!within && pages > growth + reusable) return false;
   // The numbers of the freed pages have to lie side by side: at the end of the file, or where no value of
   // this transaction was put and no other page has to be.
   const std::uint64_t side_by_side = (tree + commit.freed_pages()) / kFreePerRecord + 1;
@@ -411,9 +419,9 @@ std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size
       2 * (need.pages(room) + room.tree_pages(extra_changes, 0)) + room.reserve() < room.growth();
   if (with_extras) extras->apply(commit, true);
   commit.finish();
-  if (!may_commit(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes)) {
+  if (!may_commit(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes, true)) {
     for (std::size_t i = 0; i < count; ++i) --items[at + i].run().puts;
-    return count - 1;
+    return count / 2;
   }
   access_->grow(commit.store().slot_count);
   commit.commit();
@@ -504,7 +512,8 @@ Writer::Group Writer::group_of(const Candidates& items, std::size_t at, std::uin
                                const Room& room) {
   Group group;
   for (std::size_t i = at; i < items.size() && group.need.count < most; ++i) {
-    if (i > at && group.need.value_pages > room.limit / 16) break;
+    if (i > at && (group.need.value_pages > room.limit / 16 || group.need.pages(room) > room.limit / 8))
+      break;
     group.need.add(*items[i].item, room);
     group.older_than = std::min({group.older_than, items[i].older_than, items[i].put().stamp});
   }

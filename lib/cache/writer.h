@@ -167,7 +167,7 @@ class Writer {
   [[nodiscard]] static std::size_t fitting(const Room& room, const Candidates& items, std::size_t at,
                                            std::size_t most);
   [[nodiscard]] static bool may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
-                                       std::uint64_t node_bytes);
+                                       std::uint64_t node_bytes, bool finished = false);
   std::size_t put_group(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
                         Extras* extras);
   [[nodiscard]] static Group group_of(const Candidates& items, std::size_t at, std::uint64_t most,
