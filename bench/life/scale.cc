@@ -1,11 +1,12 @@
-// What a cache of many entries costs: a put at the cap, a get, an open, and the depth of the tree. Short
-// entries, so that five million fit. See bench/README.md.
+// What a cache of many entries costs: a put at the cap, a get, an open, and the depth of the tree; beside the
+// puts the same through LMDB alone. Short entries, so that five million fit. See bench/README.md.
 #include <lmdb.h>
 
 #include <optional>
 
 #include <fmt/ranges.h>
 
+#include "lmdb_alone.h"
 #include "support.h"
 
 namespace {
@@ -15,15 +16,24 @@ using tokcask::CacheKey;
 using tokcask::TokenizedCache;
 
 constexpr int kRounds = 7;
+constexpr std::uint64_t kNoCap = std::uint64_t{1} << 40;
 constexpr std::size_t kGets = 20'000;
 
 std::size_t length_of(std::uint64_t number) { return 64 + mixed(number) % 193; }
+
+std::vector<Item> items_from(std::uint64_t first, std::uint64_t count) {
+  std::vector<Item> items;
+  for (std::uint64_t number = first; number < first + count; ++number)
+    items.push_back({number, length_of(number)});
+  return items;
+}
 
 struct Result {
   std::uint64_t entries = 0;
   std::uint64_t file_bytes = 0;
   double fill_seconds = 0.0;
   std::vector<double> put_us;
+  std::vector<double> lmdb_put_us;
   std::vector<double> get_us;
   std::vector<double> open_ms;
   std::uint64_t evicted = 0;
@@ -92,7 +102,6 @@ Result measure(std::uint64_t entries, std::uint64_t seed) {
   Result result;
   result.entries = entries;
   {
-    constexpr std::uint64_t kNoCap = std::uint64_t{1} << 40;
     TokenizedCache cache = open(root, kNoCap);
     const auto begin = Clock::now();
     put(cache, ids, 0, entries);
@@ -100,28 +109,38 @@ Result measure(std::uint64_t entries, std::uint64_t seed) {
     measure_gets(cache, entries, random, result);
     result.file_bytes = cache.stats().file_bytes;
   }
-  // To the cap: a file that is a sixteenth larger, until something is evicted. What a run puts is little
-  // beside the store, so that nothing is declined because it is protected.
+  LmdbAlone lmdb(directory / "lmdb", result.file_bytes);
+  lmdb.put(items_from(0, entries), kNoCap, ids);
+  // To the cap: a file that is a sixteenth larger. Its leaves are filled then as sorted batches fill them,
+  // more than random puts and evictions leave them; until they are, more than one entry goes for each that
+  // comes. What a run puts is little beside the store, so that nothing is declined because it is protected.
   const std::uint64_t cap = std::max(result.file_bytes / 16 * 17, tokcask::Options::kMinMaxBytes);
   const std::uint64_t puts = std::min<std::uint64_t>(10'000, std::max<std::uint64_t>(entries / 20, 1));
   std::uint64_t next = entries;
-  for (bool evicted = false; !evicted;) {
-    TokenizedCache cache = open(root, cap);
-    put(cache, ids, next, entries / 20);
-    next += entries / 20;
-    evicted = cache.stats().run.evicted != 0;
-    if (next > 4 * entries) throw std::runtime_error("nothing is evicted at the cap");
-  }
-  for (int round = 0; round <= kRounds; ++round) {
+  int measured = 0;
+  for (bool steady = false; measured < kRounds;) {
     auto begin = Clock::now();
     TokenizedCache cache = open(root, cap);
-    if (round > 0) result.open_ms.push_back(seconds_since(begin) * 1e3);
+    const double open_seconds = seconds_since(begin);
     begin = Clock::now();
     put(cache, ids, next, puts);
-    if (round > 0) result.put_us.push_back(seconds_since(begin) * 1e6 / static_cast<double>(puts));
+    const double our_seconds = seconds_since(begin);
+    const tokcask::Stats stats = cache.stats();
+    begin = Clock::now();
+    lmdb.put(items_from(next, puts), stats.total_bytes, ids);
+    const double lmdb_seconds = seconds_since(begin);
     next += puts;
-    result.evicted += cache.stats().run.evicted;
-    result.declined += cache.stats().run.declined;
+    result.declined += stats.run.declined;
+    if (steady) {
+      ++measured;
+      result.evicted += stats.run.evicted;
+      result.open_ms.push_back(open_seconds * 1e3);
+      result.put_us.push_back(our_seconds * 1e6 / static_cast<double>(puts));
+      result.lmdb_put_us.push_back(lmdb_seconds * 1e6 / static_cast<double>(puts));
+    } else {
+      steady = stats.run.evicted > 0 && stats.run.evicted < puts * 3 / 2;
+      if (next > 4 * entries) throw std::runtime_error("nothing is evicted at the cap");
+    }
   }
   result.file_bytes = std::filesystem::file_size(root / "data.mdb");
   result.depth = depth_of(root);
@@ -134,20 +153,22 @@ void print_json(const Result& r, std::uint64_t seed) {
   };
   fmt::print(
       "{{\"entries\": {}, \"seed\": {}, \"file_bytes\": {}, \"fill_seconds\": {:.3f}, \"put_us\": [{}], "
+      "\"lmdb_put_us\": [{}], "
       "\"get_us\": [{}], \"open_ms\": [{}], \"evicted\": {}, \"declined\": {}, \"depth\": {}}}\n",
-      r.entries, seed, r.file_bytes, r.fill_seconds, list(r.put_us), list(r.get_us), list(r.open_ms),
-      r.evicted, r.declined, r.depth);
+      r.entries, seed, r.file_bytes, r.fill_seconds, list(r.put_us), list(r.lmdb_put_us), list(r.get_us),
+      list(r.open_ms), r.evicted, r.declined, r.depth);
   std::fflush(stdout);
 }
 
 void print_table(std::span<const Result> results) {
   fmt::print(
-      "\n| entries | file MiB | put at the cap µs | get µs | open ms | tree depth | evicted | declined |\n"
-      "|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+      "\n| entries | file MiB | put at the cap µs | LMDB µs | get µs | open ms | tree depth | evicted | "
+      "declined |\n"
+      "|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
   for (const Result& r : results) {
-    fmt::print("| {} | {:.0f} | {:.2f} | {:.2f} | {:.1f} | {} | {} | {} |\n", r.entries,
-               static_cast<double>(r.file_bytes) / (1 << 20), median(r.put_us), median(r.get_us),
-               median(r.open_ms), r.depth, r.evicted, r.declined);
+    fmt::print("| {} | {:.0f} | {:.1f} | {:.1f} | {:.2f} | {:.1f} | {} | {} | {} |\n", r.entries,
+               static_cast<double>(r.file_bytes) / (1 << 20), median(r.put_us), median(r.lmdb_put_us),
+               median(r.get_us), median(r.open_ms), r.depth, r.evicted, r.declined);
   }
 }
 
