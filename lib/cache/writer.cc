@@ -433,6 +433,7 @@ std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size
 // Makes pages reusable for the puts from `at` on: oldest last access first, no more than they need, and
 // nothing that was used later than they were. Returns for how many puts, or 0 when that is not possible now.
 std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room) {
+  waited_in_vain_ = false;
   Need first;
   first.add(*items[at].item, room);
   if (first.pages(room) + room.reserve() > room.limit) return 0;
@@ -460,7 +461,10 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     // What readers hold is free when they let go; evicting more would not be sooner.
     const std::uint64_t coming = std::min(room.held, wanted + ahead(room));
     if (attempt == 0 || room.held > 0) wanted = wanted + ahead(room) - coming;
-    if (wanted == 0) return wait_for_readers(group.need, room) ? count : 0;
+    if (wanted == 0) {
+      waited_in_vain_ = !wait_for_readers(group.need, room);
+      return waited_in_vain_ ? 0 : count;
+    }
     if (room.recent >= wanted && attempt == 0) {
       nudge(room);
       nudge(room);
@@ -470,7 +474,7 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     const std::uint64_t pages = std::accumulate(
         victims.begin(), victims.end(), std::uint64_t{0},
         [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
-    if (!victims.empty() && pages >= std::max<std::uint64_t>(lacking, 1)) break;
+    if (!victims.empty() && pages >= std::max<std::uint64_t>(minus(lacking, coming), 1)) break;
     victims_.put_back(victims);
     // A smaller group may be newer as a whole.
     if (count == 1 || group.older_than >= protected_from) return 0;
@@ -548,20 +552,36 @@ void Writer::weigh(Candidates& items, std::size_t at) {
   std::sort(items.begin() + static_cast<std::ptrdiff_t>(at), items.end(), comes_first);
 }
 
+// Why there is no room for `item`, and what helps.
+std::string Writer::why_declined(const Candidate& item, const Room& room) const {
+  const std::string& key = item.key().canonical();
+  const std::uint64_t budget = room.limit * room.page_bytes;
+  Need need;
+  need.add(*item.item, room);
+  if (need.pages(room) + room.reserve() > room.limit)
+    return fmt::format("{} is too large for the budget of {} bytes, and is not stored", key, budget);
+  if (waited_in_vain_) {
+    return fmt::format(
+        "readers hold {} bytes that are free in the budget of {} bytes, so {} and others are not stored; "
+        "hold "
+        "views for a shorter time, or raise max_bytes",
+        room.held * room.page_bytes, budget, key);
+  }
+  const auto oldest = access_->runs().oldest();
+  const bool by_other = oldest && oldest->run_id != item.run().run_id();
+  std::string since =
+      by_other ? fmt::format("since run {} began, which is alive", oldest->run_id) : "in this run";
+  if (item.older_than < item.put().stamp) since = item.put().dated ? "later" : "as lately";
+  return fmt::format(
+      "the budget of {} bytes is full of entries that were used {}, so {} and others are not stored; raise "
+      "max_bytes to keep more",
+      budget, since, key);
+}
+
 bool Writer::decline(const Candidate& item, const Room& room) {
   Run& run = item.run();
   ++run.declined;
-  if (!run.told_declined.exchange(true)) {
-    const bool later = item.older_than < item.put().stamp;
-    warn_(fmt::format(
-        "the budget of {} bytes is full of entries that were used {}, so {} and others are not stored; "
-        "raise max_bytes to keep more",
-        room.limit * room.page_bytes,
-        !later             ? "in this run"
-        : item.put().dated ? "later"
-                           : "as lately",
-        item.key().canonical()));
-  }
+  if (!run.told_declined.exchange(true)) warn_(why_declined(item, room));
   const std::uint64_t now = access_->next_stamp();
   notes_.push_back({record::hash_key(item.key().canonical()), now, now,
                     static_cast<std::uint32_t>(run.run_id()), rows::Fate::kDeclined});

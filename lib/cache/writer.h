@@ -24,6 +24,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -175,6 +176,7 @@ class Writer {
   [[nodiscard]] std::uint64_t ahead(const Room& room) const;
   bool wait_for_readers(const Need& need, const Room& room);
   std::size_t make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room);
+  [[nodiscard]] std::string why_declined(const Candidate& item, const Room& room) const;
   // Returns whether that took a commit.
   bool decline(const Candidate& item, const Room& room);
   // Lowers `older_than` of puts of keys that were here before, from `at` on, and brings those that may make
@@ -204,10 +206,12 @@ class Writer {
   TokenizerNames names_;
   VictimQueue victims_;
   History history_;
-  // Of readers that hold pages: how far ahead to evict, whether the last write waited for them, until when
-  // this one may, and the snapshot of one that is not worth waiting for.
+  // Of readers that hold pages: how far ahead to evict, whether the last write waited for them and the last
+  // attempt to make room did in vain, until when this write may, and the snapshot of one that is not worth
+  // waiting for.
   std::uint64_t ahead_ = 0;
   bool waited_ = false;
+  bool waited_in_vain_ = false;
   std::chrono::steady_clock::time_point wait_until_{};
   std::optional<std::uint64_t> stuck_reader_;
   std::vector<rows::HistoryRow> notes_;  // of declined puts, to be committed

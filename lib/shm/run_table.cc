@@ -403,15 +403,15 @@ void RunTable::sweep() noexcept {
   }
 }
 
-std::optional<std::uint64_t> RunTable::oldest_start() noexcept {
-  std::optional<std::uint64_t> oldest;
+std::optional<RunTable::Oldest> RunTable::oldest() noexcept {
+  std::optional<Oldest> oldest;
   const Referenced referenced = sweep_members();
   for (std::size_t i = 0; i < kMaxRuns; ++i) {
     if (!referenced.test(i)) {
       sweep_run(i);
     } else {
-      const std::uint64_t start = load(runs_[i].started);
-      oldest = std::min(oldest.value_or(start), start);
+      const Oldest run{load(runs_[i].id), load(runs_[i].started)};
+      if (!oldest || run.started < oldest->started) oldest = run;
     }
   }
   return oldest;

@@ -112,8 +112,16 @@ class RunTable {
 
   // Frees the members of dead processes and ends the runs that have no other.
   void sweep() noexcept;
-  // The start of the oldest living run, or nothing. Sweeps.
-  std::optional<std::uint64_t> oldest_start() noexcept;
+  // The oldest living run, or nothing. Sweeps.
+  struct Oldest {
+    std::uint64_t run_id;
+    std::uint64_t started;
+  };
+  std::optional<Oldest> oldest() noexcept;
+  std::optional<std::uint64_t> oldest_start() noexcept {
+    const auto run = oldest();
+    return run ? std::optional(run->started) : std::nullopt;
+  }
 
   struct Entry {
     RunRef ref;

@@ -158,8 +158,21 @@ TEST_CASE("an entry that could never fit is declined, and evicts nothing") {
   put(cache, 99, 300'000);
   cache.flush();
   CHECK(cache.stats().run.declined == 1);
+  CHECK(f.messages.count("is too large for the budget") == 1);
   CHECK(cache.stats().entry_count == 50);
   CHECK_FALSE(cache.get(key(99)));
+}
+
+TEST_CASE("a decline names the run that protects what fills the budget") {
+  Fixture f;
+  f.open().close();
+  auto reader = f.open({.read_only = true});
+  static_cast<void>(reader.get(key(0)));
+  auto cache = f.open({.max_bytes = kMiB});
+  for (std::uint64_t i = 0; i < 400; ++i) put(cache, i);
+  cache.flush();
+  CHECK(cache.stats().run.declined > 0);
+  CHECK(f.messages.count("that were used since run 1 began, which is alive") > 0);
 }
 
 TEST_CASE("an entry whose replacement is declined is not served any more") {
@@ -217,6 +230,7 @@ TEST_CASE("while readers hold the freed pages, puts are declined and not much is
   }
   const Stats held = cache.stats();
   CHECK(held.run.declined > 0);
+  CHECK(f.messages.count("hold views for a shorter time") > 0);
   CHECK(held.run.evicted < kept.size() / 2);
   CHECK(copy_of(view->input_ids()) == ids(kept[0], kLength));
   view.reset();

@@ -166,8 +166,9 @@ std::string plots_section(const StorePage& page, std::size_t columns, const Look
 
 std::string when_it_was(const RunFigures& run) {
   std::string text = fmt::format("run {}, {}", format_count(run.run_id), format_time(run.started_ns));
-  if (run.ended_ns == 0) return text + ", end not recorded";
+  if (run.ended_ns == 0) return text + (run.state == RunState::kAlive ? ", alive" : ", end not recorded");
   const double seconds = static_cast<double>(run.ended_ns - run.started_ns) / 1e9;
+  if (run.state == RunState::kKilled) text += ", killed";
   return text + fmt::format(", {:.1f} s, {:.1f} s of it tokenizing", seconds, run.tokenize_seconds);
 }
 
