@@ -236,19 +236,37 @@ TEST_CASE("import-npz: manifests that are missing, of another version, or none")
   for (const char* text :
        {"", "{", "[]", "3", "null", "{}", R"({"entries": {}})", R"({"version": 2, "entries": {}})",
         R"({"version": "1", "entries": {}})", R"({"version": 1, "entries": []})",
-        R"({"version": 1, "entries": {}} x)", "{\"version\": 1, \"x\": \"\xff\"}", R"({"version": NaN})"}) {
+        R"({"version": 1, "entries": {}} x)", "{\"version\": 1, \"x\": \"\xff\"}", R"({"version": NaN})",
+        R"({"version": 1, "entries": {"s|t|1": {"last_access_ts": 1e400}}})"}) {
     CAPTURE(text);
     dir.write("cache/manifest.json", text);
     CHECK(import().code == cli::kExitDamaged);
   }
   // Deep, but not deeply recursed into.
-  dir.write("cache/manifest.json", std::string(1 << 20, '['));
-  CHECK(import().code == cli::kExitDamaged);
+  const std::string open(1 << 20, '[');
+  const std::string nested = open + std::string(open.size(), ']');
+  for (const std::string& text : {open, nested, "{\"version\": " + nested + '}'}) {
+    dir.write("cache/manifest.json", text);
+    CHECK(import().code == cli::kExitDamaged);
+  }
   CHECK_FALSE(std::filesystem::exists(dir / "store"));
   dir.write("cache/manifest.json", R"({"version": 1})");
   CHECK(import().code == cli::kExitOk);
   std::filesystem::remove(dir / "cache/entries");
   CHECK(import().code == cli::kExitOk);
+}
+
+TEST_CASE("import-npz: what no manifest has is passed over, wherever it stands") {
+  const std::string row =
+      R"({"more": [{"entries": 1}], "shard": "aa", "last_access_ts": 1, "filename": "b"})";
+  const npz::Manifest manifest = npz::parse_manifest(
+      R"({"x": [{"entries": {"y": 1}}], "version": 1, "entries": {"s|t|1": )" + row +
+          R"(, "s|t|2": [1], "s|t|3": 3, "s|t|4": {"shard": {"a": "aa"}, "filename": "b", "last_access_ts": 1}}})",
+      "manifest.json");
+  REQUIRE(manifest.rows.size() == 1);
+  CHECK(manifest.rows[0].key == CacheKey("s", "t", 1));
+  CHECK(manifest.knows("aa", "b"));
+  CHECK(manifest.malformed.total == 3);
 }
 
 TEST_CASE("import-npz: of a key that the manifest has twice the last row counts, as in Python") {
