@@ -113,6 +113,9 @@ std::unique_ptr<AccessTable> AccessTable::open(const std::filesystem::path& dire
 AccessTable::~AccessTable() = default;
 
 bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
+  // Not through a link, and nothing but a file: what else lies there is replaced.
+  struct stat there{};
+  if (lstat(file.c_str(), &there) != 0 || !S_ISREG(there.st_mode)) return false;
   for (std::uint64_t bytes = kReservedBytes; bytes >= kSmallestReservedBytes; bytes /= 2) {
     try {
       auto mapping = std::make_unique<Mapping>();
