@@ -192,6 +192,19 @@ TEST_CASE("import-npz: missing, damaged, malformed and unknown files are counted
   CHECK(quiet.out.find("malformed      6\n") != std::string::npos);
 }
 
+TEST_CASE("import-npz: entries that are large together are put a few at a time") {
+  Seed seed;
+  const std::string array = test::npy_bytes("{'descr': '|u1', 'fortran_order': False, 'shape': (1500000,), }",
+                                            std::string(1'500'000, 1));
+  const std::string archive = test::zip_bytes(
+      {{.name = "input_ids.npy", .content = array}, {.name = "attention_mask.npy", .content = array}});
+  for (int i = 0; i < 7; ++i) seed.add(i, archive);
+  const auto document = seed.import({"--json"}).json();
+  CHECK(document["imported"] == 7);
+  CHECK(document["store"]["entry_count"] == 7);
+  CHECK(seed.import({"--json"}).json()["already_there"] == 7);
+}
+
 TEST_CASE("import-npz: nothing outside of entries is read, whatever the manifest and the links say") {
   Seed seed;
   const std::string archive = test::npz_of({4, 2}, {1, 1});
