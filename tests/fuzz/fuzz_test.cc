@@ -1,77 +1,14 @@
-// The fuzzers without libFuzzer: each target takes its seeds, the inputs in corpus/NAME that once were too
-// much for it, and a few thousand mutations of both.
-//
-//   TOKCASK_TEST_SEED=N     the mutations of another time again; N is on standard error at the start
-//   TOKCASK_FUZZ_ROUNDS=N   so many for each target, for longer runs by hand
 #include <doctest/doctest.h>
 
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <string>
-
-#include "target.h"
+#include "replay.h"
 
 using namespace tokcask::fuzz;
 
-namespace {
-
-constexpr std::size_t kMostBytes = std::size_t{1} << 20;
-
-std::uint64_t number_in(const char* variable, std::uint64_t otherwise) {
-  const char* const value = std::getenv(variable);
-  return value == nullptr ? otherwise : std::stoull(value);
-}
-
-// Printed at once, because what a crash would print comes too late.
-std::uint64_t seed() {
-  static const std::uint64_t seed = [] {
-    const std::uint64_t chosen = number_in("TOKCASK_TEST_SEED", std::random_device{}());
-    std::fprintf(stderr, "fuzz_test: TOKCASK_TEST_SEED=%llu\n", static_cast<unsigned long long>(chosen));
-    return chosen;
-  }();
-  return seed;
-}
-
-std::vector<std::string> committed_inputs(const char* name) {
-  std::vector<std::string> inputs;
-  const std::filesystem::path directory = std::filesystem::path(FUZZ_CORPUS) / name;
-  if (!std::filesystem::is_directory(directory)) return inputs;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    std::ifstream file(entry.path(), std::ios::binary);
-    inputs.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  }
-  return inputs;
-}
-
-void fuzz(const Target& target) {
-  std::vector<std::string> corpus = target.seeds();
-  REQUIRE_FALSE(corpus.empty());
-  for (std::string& input : committed_inputs(target.name)) corpus.push_back(std::move(input));
-  target.run({});
-  for (const std::string& input : corpus) target.run(input);
-  Random random(seed());
-  for (std::uint64_t rounds = number_in("TOKCASK_FUZZ_ROUNDS", target.rounds); rounds > 0; --rounds) {
-    std::string input = corpus[below(random, corpus.size())];
-    if (target.mutate != nullptr && below(random, 4) != 0) {
-      target.mutate(input, kMostBytes, random);
-    } else {
-      mutate_bytes(input, kMostBytes, random);
-    }
-    target.run(input);
-  }
-}
-
-}  // namespace
-
-TEST_CASE("fuzz: records") { fuzz(record_target); }
-TEST_CASE("fuzz: rows of the metadata table") { fuzz(rows_target); }
-TEST_CASE("fuzz: keys and packed key lists") { fuzz(keys_target); }
-TEST_CASE("fuzz: data files, walked and then read by LMDB") { fuzz(walker_target); }
-TEST_CASE("fuzz: .npz files") { fuzz(npz_target); }
-TEST_CASE("fuzz: manifest.json") { fuzz(manifest_target); }
-TEST_CASE("fuzz: globs and .gitignore files") { fuzz(patterns_target); }
-TEST_CASE("fuzz: command lines") { fuzz(command_target); }
-TEST_CASE("fuzz: shared memory files") { fuzz(shm_target); }
+TEST_CASE("fuzz: records") { replay(record_target); }
+TEST_CASE("fuzz: rows of the metadata table") { replay(rows_target); }
+TEST_CASE("fuzz: keys and packed key lists") { replay(keys_target); }
+TEST_CASE("fuzz: data files, walked and then read by LMDB") { replay(walker_target); }
+TEST_CASE("fuzz: .npz files") { replay(npz_target); }
+TEST_CASE("fuzz: manifest.json") { replay(manifest_target); }
+TEST_CASE("fuzz: globs and .gitignore files") { replay(patterns_target); }
+TEST_CASE("fuzz: shared memory files") { replay(shm_target); }

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "../lmdb/support.h"
@@ -125,7 +126,9 @@ void mutate_page(std::string& bytes, std::size_t page, Random& random) {
   const std::size_t start = page * kPageBytes;
   PageHeader header;
   std::memcpy(&header, bytes.data() + start, sizeof header);
-  const std::size_t nodes = header.lower < sizeof header ? 0 : (header.lower - sizeof header) / 2;
+  constexpr std::size_t kMostNodes = (kPageBytes - sizeof header) / 2 - 1;
+  const std::size_t nodes =
+      header.lower < sizeof header ? 0 : std::min((header.lower - sizeof header) / 2, kMostNodes);
   const std::size_t slot = start + sizeof header + 2 * below(random, nodes + 1);
   std::uint16_t node = 0;
   std::memcpy(&node, bytes.data() + slot, sizeof node);
