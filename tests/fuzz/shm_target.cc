@@ -119,6 +119,6 @@ void mutate(std::string& bytes, std::size_t most, Random& random) {
 
 }  // namespace
 
-const Target shm_target{.name = "shm", .seeds = seeds, .run = run, .mutate = mutate, .rounds = 1500};
+const Target shm_target{.name = "shm", .seeds = seeds, .run = run, .mutate = mutate, .rounds = 600};
 
 }  // namespace tokcask::fuzz

@@ -175,6 +175,6 @@ void mutate(std::string& bytes, std::size_t most, Random& random) {
 
 }  // namespace
 
-const Target walker_target{.name = "walker", .seeds = seeds, .run = run, .mutate = mutate, .rounds = 6000};
+const Target walker_target{.name = "walker", .seeds = seeds, .run = run, .mutate = mutate, .rounds = 3000};
 
 }  // namespace tokcask::fuzz
