@@ -81,6 +81,7 @@ void check_root(const fs::path& root, const Options& options) {
     throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
   }
   files::make_directory(root);
+  files::refuse_link(root);
   if (!options.allow_network_filesystem) files::refuse_network_file_system(root);
 }
 

@@ -41,7 +41,9 @@ Error io_error(const fs::path& path, std::string_view doing, int error) {
 // A whole file, mapped to be read.
 class MappedFile {
  public:
-  explicit MappedFile(const fs::path& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  // Without waiting for a FIFO that lies in its place.
+  explicit MappedFile(const fs::path& path)
+      : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)) {
     if (fd_ < 0) throw io_error(path, "open", errno);
     struct stat status{};
     const int error = fstat(fd_, &status) == 0 ? 0 : errno;
@@ -117,8 +119,10 @@ fs::path lock_directory(const fs::path& root, const FileId& id) {
 }
 
 // Real blocks for LMDB's lock file, which it maps: a hole on a full disk would be a signal. Only for one that
-// is not there yet, so that nobody has it open.
+// is not there yet, so that nobody has it open. LMDB would follow a link and write to what it leads to.
 void make_lock_file(const fs::path& file) {
+  struct stat status{};
+  if (lstat(file.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) unlink(file.c_str());
   const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0 && errno == EEXIST) return;
   if (fd < 0) throw io_error(file, "make", errno);
@@ -138,10 +142,17 @@ bool has_data_link(const fs::path& directory) {
 bool make_lock_directory(const fs::path& root, const FileId& id) {
   const fs::path directory = lock_directory(root, id);
   for (const fs::path& path : {directory.parent_path(), directory}) {
+    if (mkdir(path.c_str(), 0700) == 0) continue;
+    const int error = errno;
     struct stat status{};
-    if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST || stat(path.c_str(), &status) == 0) continue;
-    if (errno == EROFS) return false;
-    throw io_error(path, "make the directory", errno);
+    if (lstat(path.c_str(), &status) == 0) {
+      // Behind a link lie somebody else's files, and what is found there would be removed.
+      if (S_ISDIR(status.st_mode)) continue;
+      throw Error(Errc::kIo,
+                  fmt::format("{}: not a directory; remove it, and it is made anew", path.string()));
+    }
+    if (error == EROFS) return false;
+    throw io_error(path, "make the directory", error);
   }
   if (!has_data_link(directory)) {
     // What else lies there was made by LMDB when the link was removed under its hands.
@@ -213,6 +224,17 @@ void make_directory(const fs::path& root) {
     if (error) throw io_error(root.parent_path(), "make the directory", error.value());
   }
   if (mkdir(root.c_str(), 0700) != 0 && errno != EEXIST) throw io_error(root, "make the directory", errno);
+}
+
+void refuse_link(const fs::path& root) {
+  const fs::path data = root / "data.mdb";
+  struct stat status{};
+  if (lstat(data.c_str(), &status) != 0 || !S_ISLNK(status.st_mode)) return;
+  throw Error(
+      Errc::kIo,
+      fmt::format("{}: a link; a store's file lies in its directory itself, so name the directory that "
+                  "the link leads into",
+                  data.string()));
 }
 
 std::string_view network_file_system(long type) noexcept {

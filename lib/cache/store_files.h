@@ -52,6 +52,9 @@ Inspection inspect(const std::filesystem::path& root);
 // Makes `root` and its parents. Throws Error(kIo), also when `root` is a file.
 void make_directory(const std::filesystem::path& root);
 
+// Throws Error(kIo) when data.mdb is a link: it would be written through, and replaced where it should not.
+void refuse_link(const std::filesystem::path& root);
+
 // Throws Error(kUnsupported) when `root` is on a network file system.
 void refuse_network_file_system(const std::filesystem::path& root);
 // The name of the network file system that statfs(2) calls `type`, or empty.

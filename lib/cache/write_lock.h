@@ -5,18 +5,25 @@
 // holder dies, and a forked child does not inherit it. POSIX drops a process's locks on a file when any
 // descriptor of it is closed, so all WriteLocks of a process on one file share one descriptor; and because
 // POSIX does not exclude threads of a process from each other, they share a mutex too.
+//
+// Its content is for people alone: u64 pid of who took it last, u64 when, in nanoseconds since the Unix
+// epoch, little-endian. Nobody needs it, and it is believed only when the kernel says that the same process
+// holds the lock: a process that was killed leaves its own behind.
 #pragma once
 
 #include <chrono>
 #include <filesystem>
 #include <mutex>
+#include <string>
 #include <utility>
+
+#include <tokcask/error.h>
 
 namespace tokcask {
 
 class WriteLock {
  public:
-  // Opens or creates `file`. Throws Error(kIo).
+  // Opens or creates `file`. Throws Error(kIo), also when it is a link or no regular file.
   explicit WriteLock(std::filesystem::path file);
   ~WriteLock();
   WriteLock(const WriteLock&) = delete;
@@ -36,7 +43,7 @@ class WriteLock {
     std::unique_lock<std::mutex> mutex_;
   };
 
-  // Throws Error(kBusy), naming the holder, when it is not free within `timeout`.
+  // Throws Error(kBusy), naming the holder and since when, when it is not free within `timeout`.
   [[nodiscard]] Hold acquire(std::chrono::milliseconds timeout);
 
  private:
@@ -45,7 +52,9 @@ class WriteLock {
   static Registry& registry();
 
   bool try_lock() const;
-  [[nodiscard]] int holder() const noexcept;
+  void note_taken() const noexcept;
+  [[nodiscard]] std::string holder() const;
+  [[nodiscard]] Error busy(const std::string& who, std::chrono::milliseconds waited) const;
   void release() const noexcept;
 
   std::filesystem::path file_;

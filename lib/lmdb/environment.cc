@@ -120,7 +120,9 @@ Environment::Environment(const std::filesystem::path& directory, Mode mode, std:
     // LMDB wants a failed environment closed before anything else.
     mdb_env_close(env_);
     env_ = nullptr;
-    if (code != ENOMEM || map_bytes <= kSmallestMapBytes) throw error_of(code, "open", path_);
+    // Too little address space. Under valgrind the same is EINVAL.
+    if ((code != ENOMEM && code != EINVAL) || map_bytes <= kSmallestMapBytes)
+      throw error_of(code, "open", path_);
   }
 }
 

@@ -113,6 +113,9 @@ std::unique_ptr<AccessTable> AccessTable::open(const std::filesystem::path& dire
 AccessTable::~AccessTable() = default;
 
 bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
+  // Not through a link, and nothing but a file: what else lies there is replaced.
+  struct stat there{};
+  if (lstat(file.c_str(), &there) != 0 || !S_ISREG(there.st_mode)) return false;
   for (std::uint64_t bytes = kReservedBytes; bytes >= kSmallestReservedBytes; bytes /= 2) {
     try {
       auto mapping = std::make_unique<Mapping>();
@@ -137,7 +140,7 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
       reserved_blocks_ = bytes / kBlockBytes - kFirstStampBlock;
       mapping_ = std::move(mapping);
       fd_ = fd;
-      raise_clock(clock);
+      raise_clock(std::max(clock, now_ns()));
       return true;
     } catch (const ipc::interprocess_exception& error) {
       // Too little address space: ask for less. Anything else: there is no table to be had.
@@ -199,7 +202,7 @@ void AccessTable::touch(std::uint32_t slot, std::uint64_t stamp) noexcept {
   if (block == nullptr) return;
   std::atomic<std::uint64_t>& word = block->stamps[slot % kStampsPerBlock];
   // Two readers at once may leave the older of two stamps that are microseconds apart.
-  if (word.load(std::memory_order_relaxed) >= stamp) return;
+  if (believed(word.load(std::memory_order_relaxed)) >= stamp) return;
   word.store(stamp, std::memory_order_relaxed);
   if (block->dirty.load(std::memory_order_relaxed) == 0) block->dirty.store(1, std::memory_order_release);
 }
@@ -219,7 +222,14 @@ void AccessTable::assign(std::uint32_t slot, std::uint64_t stamp) noexcept {
 
 std::uint64_t AccessTable::stamp(std::uint32_t slot) const noexcept {
   const Block* const block = block_of(slot);
-  return block == nullptr ? 0 : block->stamps[slot % kStampsPerBlock].load(std::memory_order_relaxed);
+  return block == nullptr ? 0
+                          : believed(block->stamps[slot % kStampsPerBlock].load(std::memory_order_relaxed));
+}
+
+// A stamp that is far ahead of all that this process knows is damage: such an entry would never be evicted.
+std::uint64_t AccessTable::believed(std::uint64_t stamp) const noexcept {
+  const std::uint64_t newest = last_stamp_.load(std::memory_order_relaxed);
+  return stamp > newest && stamp - newest > kYearNs ? 0 : stamp;
 }
 
 bool AccessTable::grow(std::uint64_t slots) {
@@ -248,7 +258,7 @@ void AccessTable::take_dirty(const std::function<void(std::uint64_t, std::span<c
       continue;
     }
     for (std::size_t i = 0; i < kStampsPerBlock; ++i)
-      stamps[i] = block.stamps[i].load(std::memory_order_relaxed);
+      stamps[i] = believed(block.stamps[i].load(std::memory_order_relaxed));
     take(number, stamps);
   }
 }

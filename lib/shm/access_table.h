@@ -85,6 +85,8 @@ class AccessTable {
   // The block of a slot, or nothing if it has no place in the file.
   [[nodiscard]] Block* block_of(std::uint32_t slot) const noexcept;
   [[nodiscard]] std::uint64_t usable_blocks() const noexcept;
+  // The stamp, or 0 for one that is damage.
+  [[nodiscard]] std::uint64_t believed(std::uint64_t stamp) const noexcept;
 
   std::unique_ptr<Mapping> mapping_;
   Header* header_ = nullptr;

@@ -115,7 +115,7 @@ void remove_unused(const fs::path& directory) {
   for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with(kPrefix) || name.find(kSuffix) == std::string::npos) continue;
-    const Descriptor fd(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    const Descriptor fd(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() >= 0) remove_if_unused(fd.get(), entry.path());
   }
 }
@@ -157,6 +157,9 @@ std::unique_ptr<KeyTable> KeyTable::attach(const fs::path& directory, const Uuid
   std::unique_ptr<KeyTable> table(new KeyTable);
   const KeysHash hash = hash_of(keys);
   table->file_ = file_of(directory, hash);
+  // Opening a FIFO would wait for somebody to write to it.
+  struct stat there{};
+  if (lstat(table->file_.c_str(), &there) != 0 || !S_ISREG(there.st_mode)) return nullptr;
   try {
     auto mapping = std::make_unique<Mapping>();
     mapping->file = ipc::file_mapping(table->file_.c_str(), ipc::read_only);

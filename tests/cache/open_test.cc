@@ -149,16 +149,6 @@ TEST_CASE("an empty directory, a deep path and leftovers of a killed creation be
   CHECK(TokenizedCache::open(f.directory() / "a" / "b" / "c").stats().entry_count == 0);
 }
 
-TEST_CASE("a store belongs to its owner") {
-  Fixture f;
-  fill(f);
-  CHECK(fs::status(f.root()).permissions() == fs::perms::owner_all);
-  for (const auto& entry : fs::directory_iterator(f.root())) {
-    CAPTURE(entry.path());
-    CHECK((entry.status().permissions() & (fs::perms::group_all | fs::perms::others_all)) == fs::perms::none);
-  }
-}
-
 TEST_CASE("network file systems are known by their type") {
   CHECK(files::network_file_system(0x6969) == "NFS");
   CHECK(files::network_file_system(static_cast<long>(0xFF534D42)) == "CIFS");

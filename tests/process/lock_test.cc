@@ -1,8 +1,10 @@
 // Writers in several processes, and one that is stopped while it holds the write lock.
 #include <csignal>
+#include <fstream>
 #include <memory>
 #include <thread>
 
+#include "cache/clock.h"
 #include "cache/write_lock.h"
 #include "child.h"
 #include "support.h"
@@ -89,13 +91,43 @@ TEST_CASE("a stopped writer: others are told who it is, readers read, and nothin
   CHECK(cache.get(key(1)));
   cache.put(key(2), {.input_ids = ids(2, 10)});
   const std::string message = error_of(Errc::kBusy, [&] { cache.flush(); });
-  CHECK(message.find("process " + std::to_string(holder.pid())) != std::string::npos);
+  CHECK(message.find("busy, held by process " + std::to_string(holder.pid()) + " since 2") !=
+        std::string::npos);
+  CHECK(message.find(" UTC (0 s); waited 0.1 s") != std::string::npos);
   CHECK(cache.get(key(2)));
   error_of(Errc::kBusy, [&] { cache.prune(std::chrono::hours(1)); });
   holder.signal(SIGKILL);
   CHECK_FALSE(holder.succeeded());
   cache.flush();
   CHECK(cache.stats().entry_count == 2);
+}
+
+TEST_CASE("who held the write lock before, or what is no time, is not told as its holder's") {
+  Fixture f;
+  f.open().close();
+  Child holder(hold_write_lock(f));
+  REQUIRE(holder.line().hear() == 1);
+  const auto told = [&](std::uint64_t pid, std::uint64_t since_ns) {
+    // Not from here: closing the file would drop this process's locks.
+    CHECK(Child([&](const Line&) {
+            std::fstream file(f.root() / "write.lock", std::ios::in | std::ios::out | std::ios::binary);
+            file.write(reinterpret_cast<const char*>(&pid), sizeof pid);
+            file.write(reinterpret_cast<const char*>(&since_ns), sizeof since_ns);
+            return file.flush().good();
+          }).succeeded());
+    WriteLock lock(f.root() / "write.lock");
+    return error_of(Errc::kBusy, [&] { const auto none = lock.acquire(std::chrono::milliseconds(1)); });
+  };
+  const auto pid = static_cast<std::uint64_t>(holder.pid());
+  const std::string named = "held by process " + std::to_string(pid);
+  const std::uint64_t now = now_ns();
+  CHECK(told(pid, now - 12'500'000'000).find(named + " since 2") != std::string::npos);
+  CHECK(told(pid, now - 12'500'000'000).find(" UTC (12 s);") != std::string::npos);
+  CHECK(told(pid + 1, now).find(named + ';') != std::string::npos);
+  CHECK(told(pid, now + 3'600'000'000'000).find(named + ';') != std::string::npos);
+  CHECK(told(pid, 0).find(named + ';') != std::string::npos);
+  holder.line().tell(1);
+  CHECK(holder.succeeded());
 }
 
 TEST_CASE("a full batch that cannot be committed is an error for the next put, which stores nothing") {

@@ -277,3 +277,28 @@ def test_the_end_of_sequence_is_not_added(
     sha = warm(tmp_path / "store", corpus, tokenizer_file)["tokenizer_sha"]
     assert large_tokenizer.eos_token == EOS
     assert tokenizer_sha256(large_tokenizer) != sha
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[" * 1_000_000,
+        b'{"model":' * 100_000,
+        b"\xff\xfe",
+        b'{"model": {"type": "BPE", "vocab": 1e999}}',
+        b"0" * 5_000_000,
+    ],
+    ids=["empty", "deep", "deep objects", "no text", "number", "long number"],
+)
+def test_a_file_that_is_no_tokenizer_is_refused(
+    tmp_path: pathlib.Path, corpus: pathlib.Path, content: bytes
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(content)
+    message = warm(tmp_path / "store", corpus, file, code=2)["error"]["message"]
+    assert "tokenizer.json" in message
+    file.unlink()
+    os.mkfifo(file)
+    message = warm(tmp_path / "store", corpus, file, code=2)["error"]["message"]
+    assert "not a regular file" in message

@@ -5,7 +5,9 @@
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -84,6 +86,27 @@ TEST_CASE("what was touched is taken once") {
   table->touch(3, 31);
   table->take_dirty(take);
   CHECK(taken.size() == 1);
+}
+
+TEST_CASE("a stamp far in the future is damage: it is no access, and the next one takes its place") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  table->touch(8, 1000);
+  // As the head of access_table.h says: stamps begin in block 49, 16 bytes into it.
+  const std::uint64_t future = ~std::uint64_t{0} - 5;
+  std::fstream file(d.path / "access.shm", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(49 * 4096 + 16 + 7 * 8);
+  file.write(reinterpret_cast<const char*>(&future), sizeof future);
+  REQUIRE(file.flush());
+  CHECK(table->stamp(7) == 0);
+  CHECK(table->stamp(8) == 1000);
+  table->take_dirty([](auto, std::span<const std::uint64_t> stamps) {
+    CHECK(stamps[7] == 0);
+    CHECK(stamps[8] == 1000);
+  });
+  const std::uint64_t now = table->next_stamp();
+  table->touch(7, now);
+  CHECK(table->stamp(7) == now);
 }
 
 TEST_CASE("another store's table is not used, and where no file can be the table is private") {

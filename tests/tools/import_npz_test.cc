@@ -192,6 +192,19 @@ TEST_CASE("import-npz: missing, damaged, malformed and unknown files are counted
   CHECK(quiet.out.find("malformed      6\n") != std::string::npos);
 }
 
+TEST_CASE("import-npz: entries that are large together are put a few at a time") {
+  Seed seed;
+  const std::string array = test::npy_bytes("{'descr': '|u1', 'fortran_order': False, 'shape': (1500000,), }",
+                                            std::string(1'500'000, 1));
+  const std::string archive = test::zip_bytes(
+      {{.name = "input_ids.npy", .content = array}, {.name = "attention_mask.npy", .content = array}});
+  for (int i = 0; i < 7; ++i) seed.add(i, archive);
+  const auto document = seed.import({"--json"}).json();
+  CHECK(document["imported"] == 7);
+  CHECK(document["store"]["entry_count"] == 7);
+  CHECK(seed.import({"--json"}).json()["already_there"] == 7);
+}
+
 TEST_CASE("import-npz: nothing outside of entries is read, whatever the manifest and the links say") {
   Seed seed;
   const std::string archive = test::npz_of({4, 2}, {1, 1});
@@ -236,19 +249,37 @@ TEST_CASE("import-npz: manifests that are missing, of another version, or none")
   for (const char* text :
        {"", "{", "[]", "3", "null", "{}", R"({"entries": {}})", R"({"version": 2, "entries": {}})",
         R"({"version": "1", "entries": {}})", R"({"version": 1, "entries": []})",
-        R"({"version": 1, "entries": {}} x)", "{\"version\": 1, \"x\": \"\xff\"}", R"({"version": NaN})"}) {
+        R"({"version": 1, "entries": {}} x)", "{\"version\": 1, \"x\": \"\xff\"}", R"({"version": NaN})",
+        R"({"version": 1, "entries": {"s|t|1": {"last_access_ts": 1e400}}})"}) {
     CAPTURE(text);
     dir.write("cache/manifest.json", text);
     CHECK(import().code == cli::kExitDamaged);
   }
   // Deep, but not deeply recursed into.
-  dir.write("cache/manifest.json", std::string(1 << 20, '['));
-  CHECK(import().code == cli::kExitDamaged);
+  const std::string open(1 << 20, '[');
+  const std::string nested = open + std::string(open.size(), ']');
+  for (const std::string& text : {open, nested, "{\"version\": " + nested + '}'}) {
+    dir.write("cache/manifest.json", text);
+    CHECK(import().code == cli::kExitDamaged);
+  }
   CHECK_FALSE(std::filesystem::exists(dir / "store"));
   dir.write("cache/manifest.json", R"({"version": 1})");
   CHECK(import().code == cli::kExitOk);
   std::filesystem::remove(dir / "cache/entries");
   CHECK(import().code == cli::kExitOk);
+}
+
+TEST_CASE("import-npz: what no manifest has is passed over, wherever it stands") {
+  const std::string row =
+      R"({"more": [{"entries": 1}], "shard": "aa", "last_access_ts": 1, "filename": "b"})";
+  const npz::Manifest manifest = npz::parse_manifest(
+      R"({"x": [{"entries": {"y": 1}}], "version": 1, "entries": {"s|t|1": )" + row +
+          R"(, "s|t|2": [1], "s|t|3": 3, "s|t|4": {"shard": {"a": "aa"}, "filename": "b", "last_access_ts": 1}}})",
+      "manifest.json");
+  REQUIRE(manifest.rows.size() == 1);
+  CHECK(manifest.rows[0].key == CacheKey("s", "t", 1));
+  CHECK(manifest.knows("aa", "b"));
+  CHECK(manifest.malformed.total == 3);
 }
 
 TEST_CASE("import-npz: of a key that the manifest has twice the last row counts, as in Python") {

@@ -82,6 +82,9 @@ TEST_CASE("merge: OUT among the inputs, no inputs, absent and damaged inputs") {
   const std::string link = dir.link("link", dir / "a");
   CHECK(test::run({"merge", dir / "a", dir / "a"}).code == cli::kExitUsage);
   CHECK(test::run({"merge", dir / "a", link}).code == cli::kExitUsage);
+  dir.make_directory("same");
+  std::filesystem::create_hard_link(dir / "a/data.mdb", dir / "same/data.mdb");
+  CHECK(test::run({"merge", dir / "same", dir / "a"}).code == cli::kExitUsage);
   CHECK(test::run({"merge", dir / "a"}).code == cli::kExitUsage);
   CHECK(test::run({"merge", dir / "out", dir / "a", "--max-bytes", "much"}).code == cli::kExitUsage);
 

@@ -155,6 +155,8 @@ TEST_CASE("npz: values, lengths and members that an entry does not have") {
   says(Errc::kInvalidArgument,
        with_ids("{'descr': '<i8', 'fortran_order': False, 'shape': (9223372036854775807,), }", ""),
        "too large");
+  says(Errc::kInvalidArgument,
+       with_ids("{'descr': '|u1', 'fortran_order': False, 'shape': (33554433,), }", ""), "too large");
   // A header as long as the archive says that it is: not read.
   std::string array = test::npy_of({1});
   array[6] = 2;

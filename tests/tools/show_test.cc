@@ -1,5 +1,9 @@
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
+#include <set>
+#include <string>
 
 #include <doctest/doctest.h>
 
@@ -17,6 +21,14 @@ void fill(const test::TempDir& dir) {
   REQUIRE(
       test::run({"warm", dir / "store", dir / "corpus", "--tokenizer", "bytes", "--seq-len", "10"}).code ==
       0);
+}
+
+std::set<std::string> names_in(const test::TempDir& dir) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(dir.path())) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
 }
 
 }  // namespace
@@ -128,14 +140,27 @@ TEST_CASE("show: a report in HTML, whole or not at all") {
   CHECK(outcome.out.empty());
   CHECK(outcome.err.find(file) != std::string::npos);
   CHECK(std::filesystem::file_size(file) > 4000);
-  CHECK_FALSE(std::filesystem::exists(file + ".unfinished"));
+  CHECK(names_in(dir) == std::set<std::string>{"corpus", "report.html", "store"});
   CHECK(test::run({"show", dir / "store", "--json", "--html", file}).json()["entry_count"] == 2);
   const Outcome failed = test::run({"show", dir / "store", "--html", dir / "absent/report.html"});
   CHECK(failed.code == cli::kExitIo);
   CHECK(failed.err.find("absent/report.html") != std::string::npos);
   dir.make_directory("taken/below");
   CHECK(test::run({"show", dir / "store", "--html", dir / "taken"}).code == cli::kExitIo);
-  CHECK_FALSE(std::filesystem::exists(dir / "taken.unfinished"));
+  CHECK(names_in(dir) == std::set<std::string>{"corpus", "report.html", "store", "taken"});
+}
+
+TEST_CASE("show: a report is not written through links") {
+  const test::TempDir dir;
+  fill(dir);
+  const std::string mine = dir.write("mine", "mine");
+  dir.link("report.html", mine);
+  dir.link("report.html.unfinished-" + std::to_string(::getpid()), mine);
+  CHECK(test::run({"show", dir / "store", "--html", dir / "report.html"}).code == cli::kExitOk);
+  CHECK(std::filesystem::file_size(mine) == 4);
+  CHECK_FALSE(std::filesystem::is_symlink(dir / "report.html"));
+  CHECK(std::filesystem::file_size(dir / "report.html") > 4000);
+  CHECK(names_in(dir) == std::set<std::string>{"corpus", "mine", "report.html", "store"});
 }
 
 TEST_CASE("show: paths without a store") {

@@ -17,6 +17,9 @@ namespace tokcask::cli {
 // steer a terminal nor break a line.
 [[nodiscard]] std::string printable(std::string_view text);
 
+// Writes all of `text` to a descriptor. Returns 0, or errno.
+int write_all(int fd, std::string_view text);
+
 enum class Color { kRed, kGreen };
 
 class Console {

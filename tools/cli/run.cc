@@ -31,23 +31,6 @@ bool wants_json(const std::vector<std::string>& args) {
   return std::find(args.begin(), end, "--json") != end;
 }
 
-void add_verbs(CLI::App& app, Action& action) {
-  app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("tokcask ") + TOKCASK_VERSION);
-  app.footer(kFooter);
-  add_warm(app, action);
-  add_show(app, action);
-  add_runs(app, action);
-  add_get(app, action);
-  add_explain(app, action);
-  add_prune(app, action);
-  add_clear(app, action);
-  add_compact(app, action);
-  add_verify(app, action);
-  add_merge(app, action);
-  add_import_npz(app, action);
-}
-
 int fail(Console& console, bool json, std::string_view message, int code) noexcept {
   try {
     console.error(printable(message));
@@ -88,6 +71,23 @@ int parse_and_act(Console& console, const std::vector<std::string>& args, const 
 }
 
 }  // namespace
+
+void add_verbs(CLI::App& app, Action& action) {
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("tokcask ") + TOKCASK_VERSION);
+  app.footer(kFooter);
+  add_warm(app, action);
+  add_show(app, action);
+  add_runs(app, action);
+  add_get(app, action);
+  add_explain(app, action);
+  add_prune(app, action);
+  add_clear(app, action);
+  add_compact(app, action);
+  add_verify(app, action);
+  add_merge(app, action);
+  add_import_npz(app, action);
+}
 
 int run(const std::vector<std::string>& args, const TokenizerLoader& load) {
   fill_standard_descriptors();

@@ -1,7 +1,9 @@
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 
 #include <fmt/format.h>
@@ -77,19 +79,17 @@ Json to_json(const StorePage& page) {
   return document;
 }
 
-// Replaces `file` at once, so that nobody sees half of it.
+// Replaces `file` at once, so that nobody sees half of it. Never writes through a link that lies in the way.
 void write_file(const std::string& file, std::string_view content) {
-  const std::string unfinished = file + ".unfinished";
-  errno = 0;
-  std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
-  out.write(content.data(), static_cast<std::streamsize>(content.size()));
-  out.close();
-  std::error_code error(errno == 0 ? EIO : errno, std::generic_category());
-  if (out.good()) std::filesystem::rename(unfinished, file, error);
-  if (!error) return;
-  std::error_code ignored;
-  std::filesystem::remove(unfinished, ignored);
-  throw Error(Errc::kIo, fmt::format("{}: cannot write the report: {}", file, error.message()));
+  const std::string unfinished = fmt::format("{}.unfinished-{}", file, ::getpid());
+  ::unlink(unfinished.c_str());
+  const int fd = ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  int error = fd < 0 ? errno : write_all(fd, content);
+  if (fd >= 0 && ::close(fd) != 0 && error == 0) error = errno;
+  if (error == 0 && ::rename(unfinished.c_str(), file.c_str()) != 0) error = errno;
+  if (error == 0) return;
+  ::unlink(unfinished.c_str());
+  throw Error(Errc::kIo, fmt::format("{}: cannot write the report: {}", file, std::strerror(error)));
 }
 
 int show(Session& session, const Arguments& arguments) {

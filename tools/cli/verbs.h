@@ -21,6 +21,9 @@ struct Session {
 // Returns the exit code. May throw; see run().
 using Action = std::function<int(Session&)>;
 
+// All of them, and what the program itself takes.
+void add_verbs(CLI::App& app, Action& action);
+
 void add_warm(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);

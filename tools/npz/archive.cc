@@ -138,7 +138,7 @@ NpyArray read_header(Member& member) {
   std::string text(header_bytes, '\0');
   member.read(text.data(), text.size());
   const NpyArray array = parse_npy_header(text);
-  if (array.count > kMaxArrayBytes / array.item_bytes) {
+  if (array.count > kMaxArrayItems) {
     throw malformed(fmt::format("has an array of {} items, which is too large", array.count));
   }
   const std::uint64_t expected =

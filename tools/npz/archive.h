@@ -1,8 +1,8 @@
 // One entry of a seed-style cache: a .npz file, which is a zip archive with input_ids.npy and
 // attention_mask.npy. The only room that includes libzip's header.
 //
-// The file may be anybody's: nothing is allocated because the file says so, only as bytes really come, up to
-// kMaxArrayBytes per array.
+// The file may be anybody's: nothing is allocated because the file says so, only as bytes really come, and no
+// more than kMaxArrayItems of them are taken.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +13,9 @@
 
 namespace tokcask::npz {
 
-// Of an array, uncompressed: 32 million tokens of int64. Deflate makes up to 1,000 bytes of one, so the size
-// of the file says little.
-inline constexpr std::uint64_t kMaxArrayBytes = std::uint64_t{256} << 20;
+// Of an array: 32 million, 256 MiB of int64. Deflate makes up to 1,000 bytes of one, so the size of the file
+// says little.
+inline constexpr std::uint64_t kMaxArrayItems = std::uint64_t{32} << 20;
 
 struct Arrays {
   std::vector<std::int32_t> input_ids;

@@ -23,8 +23,9 @@ namespace {
 
 using corpus::UniqueFd;
 
-// Few enough that their tokens fit in memory, many enough for one look-up.
+// Many enough for one look-up, and few enough that their tokens fit in memory, whatever the files hold.
 constexpr std::size_t kRowsAtOnce = 64;
+constexpr std::size_t kTokensAtOnce = std::size_t{4} << 20;
 
 UniqueFd open_directory(int parent, const char* name, int more_flags = O_NOFOLLOW) {
   return UniqueFd(::openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | more_flags));
@@ -141,13 +142,23 @@ class Import {
  private:
   void import_rows(std::span<const ManifestRow> rows) {
     std::vector<Loaded> loaded;
-    std::vector<CacheKey> keys;
+    std::size_t tokens = 0;
     for (const ManifestRow& row : rows) {
       if (auto entry = load(row)) {
-        keys.push_back(row.key);
+        tokens += entry->arrays.input_ids.size();
         loaded.push_back(*std::move(entry));
       }
+      if (tokens >= kTokensAtOnce) {
+        settle(std::exchange(loaded, {}));
+        tokens = 0;
+      }
     }
+    settle(loaded);
+  }
+
+  void settle(const std::vector<Loaded>& loaded) {
+    std::vector<CacheKey> keys;
+    for (const Loaded& entry : loaded) keys.push_back(entry.row->key);
     const std::vector<std::optional<Entry>> there = cache_.peek_many(keys);
     for (std::size_t i = 0; i < loaded.size(); ++i) settle(loaded[i], there[i]);
   }

@@ -62,29 +62,52 @@ ManifestRow to_row(const std::string& key, const Json& row) {
   return {std::move(parsed), nanoseconds(accessed->get<double>()), std::string(shard), std::string(filename)};
 }
 
-// Takes each row as the parser is done with it, so that the document is never in memory as a whole.
+// Takes each row as the parser is done with it, so that the document is never in memory as a whole; and has
+// everything dropped that no manifest has, so that what is in memory is in proportion to what is used.
 class Collector {
  public:
   explicit Collector(Manifest& manifest) : manifest_(&manifest) {}
 
   bool operator()(int depth, Json::parse_event_t event, Json& value) {
     using Event = Json::parse_event_t;
-    if (event == Event::key) {
-      if (depth == 1) in_entries_ = value == "entries";
-      if (depth == 2 && in_entries_) key_ = value.get<std::string>();
-      return true;
+    switch (event) {
+      case Event::key:
+        return key(depth, value.get_ref<const std::string&>());
+      case Event::object_start:
+        return depth == 0 || (in_entries_ && depth <= 2);
+      case Event::array_start:
+        if (depth == 2 && in_entries_) malformed("its row is no object");
+        return depth == 1 && in_entries_;
+      case Event::object_end:
+      case Event::array_end:
+      case Event::value:
+        return depth != 2 || !in_entries_ || row(value);
     }
-    const bool complete = event == Event::object_end || event == Event::array_end || event == Event::value;
-    if (!complete || depth != 2 || !in_entries_) return true;
+    return true;
+  }
+
+ private:
+  bool key(int depth, const std::string& name) {
+    if (depth == 1) {
+      in_entries_ = name == "entries";
+      return in_entries_ || name == "version" || name == "tokenizer_sha256";
+    }
+    if (depth == 2) key_ = name;
+    return depth == 2 || name == "shard" || name == "filename" || name == "last_access_ts";
+  }
+
+  // Never kept by the parser.
+  bool row(const Json& value) {
     try {
       manifest_->rows.push_back(to_row(key_, value));
     } catch (const Error& error) {
-      manifest_->malformed.add(fmt::format("{}: {}", key_, error.what()));
+      malformed(error.what());
     }
     return false;
   }
 
- private:
+  void malformed(std::string_view why) { manifest_->malformed.add(fmt::format("{}: {}", key_, why)); }
+
   Manifest* manifest_;
   bool in_entries_ = false;
   std::string key_;
@@ -118,6 +141,8 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
     root = Json::parse(text.begin(), text.end(), Collector(manifest));
   } catch (const Json::parse_error& error) {
     throw Error(Errc::kDamaged, fmt::format("{}: it is no JSON: at byte {}", path, error.byte));
+  } catch (const Json::out_of_range&) {
+    throw Error(Errc::kDamaged, fmt::format("{}: it holds a number that is too large", path));
   }
   const auto version = root.is_object() ? root.find("version") : root.end();
   if (!root.is_object() || version == root.end()) {
