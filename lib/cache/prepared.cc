@@ -6,6 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include "cache/relatives.h"
+
 namespace tokcask {
 
 namespace {
@@ -32,14 +34,14 @@ struct Prepared::Epoch {
   mutable std::vector<std::atomic<const std::byte*>> chunks;
 };
 
-Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared)
-    : shared_(std::move(shared)),
-      keys_(record::KeyList::of(shared_->keys()).value()),
-      checked_(shared_->places().size() / kBits + 1) {}
+Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared, const record::KeyList& keys)
+    : shared_(std::move(shared)), keys_(keys), checked_(shared_->places().size() / kBits + 1) {}
 
 std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, const record::KeyList& keys) {
   auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes());
-  return shared ? std::make_shared<const Table>(std::move(shared)) : nullptr;
+  // Its checksum was right a moment ago.
+  const auto own = shared ? record::KeyList::of(shared->keys()) : std::nullopt;
+  return own && own->size() == keys.size() ? std::make_shared<const Table>(std::move(shared), *own) : nullptr;
 }
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
@@ -52,7 +54,12 @@ std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const R
                                "forked, so each makes its own: {}",
                                engine.root().string(), shared->why_private()));
   }
-  return std::make_shared<const Table>(std::move(shared));
+  const auto own = record::KeyList::of(shared->keys());
+  if (!own || own->size() != keys.size()) {
+    throw Error(Errc::kDamaged,
+                fmt::format("{}: a table of keys was damaged while it was made", engine.root().string()));
+  }
+  return std::make_shared<const Table>(std::move(shared), *own);
 }
 
 Prepared::Prepared(std::shared_ptr<const Table> table) : newest_(table.get()), table_(std::move(table)) {}
@@ -206,7 +213,17 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   const std::shared_ptr<const Table> table = epoch ? epoch->table : this->table();
   std::vector<CacheKey> keys;
   keys.reserve(rest.size());
-  for (const std::size_t i : rest) keys.push_back(table->keys().key(indices[i]));
+  std::string canonical;
+  const std::size_t unreadable = std::erase_if(rest, [&](std::size_t i) {
+    table->keys().canonical(indices[i], canonical);
+    auto key = key_of(std::as_bytes(std::span(canonical)));
+    if (key) keys.push_back(*std::move(key));
+    return !key;
+  });
+  if (unreadable > 0) {
+    run.misses += unreadable;
+    report_damage(engine, *table);
+  }
   std::uint64_t found = 0;
   auto views = engine.get_many(keys, run);
   for (std::size_t k = 0; k < rest.size(); ++k) {
@@ -218,6 +235,15 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   // One of a file that was replaced is good for nothing any more.
   const bool worthless = found > 0 && epoch && !epoch->of_file;
   if (worthless || by_key > worth_a_table(table->size())) renew_table(engine, run.options.derive_lengths);
+}
+
+void Prepared::report_damage(Engine& engine, const Table& table) {
+  if (table.damage_told_.exchange(true)) return;
+  engine.message(
+      Severity::kWarning,
+      fmt::format("{}: a table of keys was damaged in shared memory; items whose keys it does not give "
+                  "any more count as misses until the data set is opened again",
+                  engine.root().string()));
 }
 
 void Prepared::renew_table(Engine& engine, bool derive_lengths) {

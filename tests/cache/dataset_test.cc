@@ -185,6 +185,29 @@ TEST_CASE("a table that is deleted or damaged is made anew") {
   check();
 }
 
+TEST_CASE("a table that is overwritten while it is mapped costs items, and one warning") {
+  Fixture f;
+  auto cache = f.open();
+  const std::vector<CacheKey> keys = fill(cache, 100);
+  const char* filling = "";
+  SUBCASE("zeros") { filling = "\0"; }
+  SUBCASE("noise") { filling = "\xa7"; }
+  Messages messages;
+  auto dataset = TokenDataset::open(f.root(), keys, {.on_message = messages.sink()});
+  const std::filesystem::path table = tables_in(f.root()).at(0);
+  {
+    const std::string nothing(std::filesystem::file_size(table), *filling);
+    std::fstream(table, std::ios::binary | std::ios::in | std::ios::out) << nothing;
+  }
+  std::vector<std::size_t> all(100);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  for (const std::size_t i : all) CHECK_FALSE(dataset.get(i));
+  for (const auto& view : dataset.get_many(all)) CHECK_FALSE(view);
+  CHECK(messages.count("table of keys was damaged") == 1);
+  auto again = TokenDataset::open(f.root(), keys);
+  for (std::uint64_t i = 0; i < 100; ++i) CHECK(is(again.get(i), i, length_of(i)));
+}
+
 TEST_CASE("a table that lies is not believed: whatever it says, an item is its own entry or none") {
   Fixture f;
   auto cache = f.open();
