@@ -12,10 +12,19 @@ namespace tokcask {
 
 namespace {
 
-constexpr unsigned kBits = 64;
 // Fewer look-ups by key than this are never worth a new table.
 constexpr std::uint64_t kFewLookUps = 4096;
 constexpr std::uint64_t kShareByKey = 4;  // one in so many
+
+// Of a place that was checked; never 0. Places lie in memory that others can write to, and one that has
+// changed since is checked again. The factors are odd and have no pattern, so that no change of one word goes
+// unseen.
+std::uint32_t fingerprint(const shm::Place& place) {
+  const std::uint64_t size = place.length | std::uint64_t{place.slot} << 32;
+  const std::uint64_t mixed = place.offset_and_flags * 0x9e3779b97f4a7c15U +
+                              place.generation * 0xc2b2ae3d27d4eb4fU + size * 0x165667b19e3779f9U;
+  return static_cast<std::uint32_t>(mixed >> 32) | 1U;
+}
 
 // More look-ups by key than this are worth a new table of so many items.
 std::uint64_t worth_a_table(std::size_t items) { return std::max(kFewLookUps, items / kShareByKey); }
@@ -35,7 +44,7 @@ struct Prepared::Epoch {
 };
 
 Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared, const record::KeyList& keys)
-    : shared_(std::move(shared)), keys_(keys), checked_(shared_->places().size() / kBits + 1) {}
+    : shared_(std::move(shared)), keys_(keys), checked_(shared_->places().size()) {}
 
 std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, const record::KeyList& keys) {
   auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes());
@@ -120,9 +129,9 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   }
   const std::size_t size = derived ? epoch.file_bytes - place.offset() : wanted;
   const std::byte* const bytes = engine.map() + place.offset();
-  std::atomic<std::uint64_t>& checked = table.checked_[index / kBits];
-  const std::uint64_t bit = std::uint64_t{1} << index % kBits;
-  const bool known = (checked.load(std::memory_order_relaxed) & bit) != 0;
+  std::atomic<std::uint32_t>& checked = table.checked_[index];
+  const std::uint32_t print = fingerprint(place);
+  const bool known = checked.load(std::memory_order_relaxed) == print;
   if (known && epoch.exact) {
     // It was found there, in this very transaction: nothing of it has to be read again.
     record::Header header;
@@ -143,7 +152,7 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
     if (!is_of_item(engine, snapshot, table, index, *record) || !record::checksum_ok(*record)) {
       return std::nullopt;
     }
-    checked.fetch_or(bit, std::memory_order_relaxed);
+    checked.store(print, std::memory_order_relaxed);
   }
   record->ids = record->ids.first(place.length);
   return record;
@@ -169,7 +178,10 @@ bool Prepared::is_of_item(Engine& engine, const Snapshot& snapshot, const Table&
 void Prepared::fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices) {
   if (!epoch.usable) return;
   const std::span<const shm::Place> places = epoch.table->shared().places();
-  for (const std::size_t index : indices) __builtin_prefetch(&places[index]);
+  for (const std::size_t index : indices) {
+    __builtin_prefetch(&places[index]);
+    __builtin_prefetch(&epoch.table->checked_[index]);
+  }
   for (const std::size_t index : indices) {
     const shm::Place& place = places[index];
     if (place.offset() < epoch.file_bytes) __builtin_prefetch(engine.map() + place.offset());

@@ -52,8 +52,8 @@ class Prepared {
     friend class Prepared;
     std::unique_ptr<const shm::KeyTable> shared_;
     record::KeyList keys_;
-    // One bit per item: its checksum was found to be right.
-    mutable std::vector<std::atomic<std::uint64_t>> checked_;
+    // Per item the fingerprint of the place where its record was found to be right; 0: none was yet.
+    mutable std::vector<std::atomic<std::uint32_t>> checked_;
     // Look-ups by key of entries that are there, since the table was made.
     mutable std::atomic<std::uint64_t> by_key_{0};
     mutable std::atomic<bool> damage_told_{false};

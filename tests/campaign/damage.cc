@@ -33,7 +33,8 @@ constexpr std::array<KindFacts, kKinds> kFacts = {{
     {Kind::kEverything, "everything", "all files", 3, true},
     {Kind::kAccessLive, "access-live", "access.shm, mapped", 3, false},
     {Kind::kKeysLive, "keys-live", "key table, mapped", 2, false},
-    {Kind::kCutLive, "cut-live", "cut while open", 2, true},
+    {Kind::kCutLive, "cut-live", "data.mdb cut while open", 1, true},
+    {Kind::kTablesCutLive, "tables-cut-live", "tables cut while mapped", 1, false},
 }};
 
 // A page, or the pages of one value.
@@ -90,6 +91,13 @@ class Surgeon {
       case Kind::kCutLive:
         damage.later = {"data.mdb", {}, chance(data.size())};
         return say(damage, "data.mdb cut to {} of {} bytes while open", damage.later.size, data.size());
+      case Kind::kTablesCutLive: {
+        const bool access = chance(2) == 0;
+        damage.later = {access ? "access.shm" : sample_.keys_name,
+                        {},
+                        chance((access ? sample_.files.access : sample_.files.keys)->size())};
+        return say(damage, "{} cut to {} bytes while mapped", damage.later.file, damage.later.size);
+      }
     }
   }
 
@@ -248,9 +256,9 @@ class Surgeon {
   }
 
   // Any damage of a small file that is no database.
-  std::function<void(Bytes&)> harm(std::string& what, std::size_t size) {
+  std::function<void(Bytes&)> harm(std::string& what, std::size_t size, bool cut) {
     const std::uint64_t seed = random_();
-    const std::uint64_t how = chance(5);
+    const std::uint64_t how = chance(cut ? 5 : 4);
     static constexpr const char* kHow[] = {"bits", "words in its head", "a block of zeros", "noise",
                                            "cut short"};
     what = fmt::format("{} ({:#x})", kHow[how], seed);
@@ -291,15 +299,15 @@ class Surgeon {
       file.reset();
       what = "gone";
     } else {
-      harm(what, file->size())(*file);
+      harm(what, file->size(), true)(*file);
     }
     say(damage, "{}: {}", name, what);
   }
 
   void later(DamagedStore& damage, const std::string& file, const Bytes& bytes) {
     std::string what;
-    damage.later = {file, harm(what, bytes.size()), 0};
-    say(damage, "{} while open: {}", file, what);
+    damage.later = {file, harm(what, bytes.size(), false), 0, chance(2) == 0};
+    say(damage, "{} while open{}: {}", file, damage.later.after_use ? " and used" : "", what);
   }
 
   const Sample& sample_;

@@ -26,12 +26,13 @@ enum class Kind {
   kAccess,   // access.shm
   kKeys,     // a key table
   kWriteLock,
-  kEverything,  // data.mdb and all the other files
-  kAccessLive,  // access.shm, while it is mapped
-  kKeysLive,    // a key table, while it is mapped
-  kCutLive,     // data.mdb cut short while it is open
+  kEverything,     // data.mdb and all the other files
+  kAccessLive,     // access.shm, while it is mapped
+  kKeysLive,       // a key table, while it is mapped
+  kCutLive,        // data.mdb cut short while it is open
+  kTablesCutLive,  // access.shm or a key table cut short while it is mapped
 };
-inline constexpr std::size_t kKinds = 19;
+inline constexpr std::size_t kKinds = 20;
 
 struct KindFacts {
   Kind kind;
@@ -48,6 +49,7 @@ struct Later {
   std::string file;
   std::function<void(Bytes&)> change;  // empty: `size` only
   std::size_t size = 0;
+  bool after_use = false;  // of a key table: when all items were read once
 };
 
 struct DamagedStore {

@@ -89,6 +89,7 @@ class Examination {
       judge_.step("open");
       std::optional<TokenDataset> early;  // has the key table mapped
       if (damage_.later.file == sample_.keys_name) early = data_set();
+      if (early && damage_.later.after_use) read(*early);
       std::optional<TokenizedCache> cache(open());
       if (!damage_.later.file.empty()) static_cast<void>(cache->get(keys_[0]));
       wait_for_damage(damage_, report_);
