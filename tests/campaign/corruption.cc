@@ -207,7 +207,8 @@ class Campaign {
     std::string options = arguments_.kind.empty() ? "" : " --kind " + arguments_.kind;
     if (!arguments_.without.empty()) options += " --without " + arguments_.without;
     const std::string text = fmt::format(
-        "{} in case {} ({}, store {}, {}: {}): step {}, signal {}: {}; again: corruption --seed {} --only "
+        "{} in case {} ({}, store {}, {}: {}): step {}, signal {}: {}; again: corruption_test --seed {} "
+        "--only "
         "{}{}",
         kOutcomes[static_cast<std::size_t>(outcome)], made.number, facts_of(made.kind).name,
         made.sample->name, made.read_only ? "read-only" : "read-write", made.damage.what, report.step,
@@ -290,7 +291,7 @@ int main(int argc, char** argv) {
   try {
     return Campaign(arguments).run();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "corruption: {}\n", error.what());
+    fmt::print(stderr, "corruption_test: {}\n", error.what());
     return 2;
   }
 }

@@ -42,7 +42,8 @@ struct Seat {
   std::atomic<std::uint64_t> longest_ns;  // of a put and flush
   std::atomic<std::uint64_t> busy;        // Error(kBusy), where there may be some
   std::atomic<bool> flushing;
-  std::atomic<Fault> fault;  // the first
+  std::atomic<std::int64_t> usual_ns;  // of a flush, about
+  std::atomic<Fault> fault;            // the first
   char note[300];
 
   void blame(Fault what, std::string_view text);

@@ -220,7 +220,7 @@ class Life {
   void wait_for_flush(std::size_t writer) {
     const auto limit = Clock::now() + 50ms;
     while (!board_->seats[writer].flushing && Clock::now() < limit) std::this_thread::yield();
-    pause(kFlush);
+    pause(std::chrono::nanoseconds(board_->seats[writer].usual_ns) * 6 / 5);
   }
 
   void kill_one_of_crowd(std::size_t number) {
@@ -384,7 +384,7 @@ class Campaign {
     if (arguments_.verbose)
       fmt::print("{}: {} round(s), {}\n", operation.name, rounds, text_of(Clock::now() - start));
     if (fault.empty()) return;
-    failures_.push_back(fmt::format("{}: {}; again: kills --operation {} --seed {} (moments are chance)",
+    failures_.push_back(fmt::format("{}: {}; again: kills_test --operation {} --seed {} (moments are chance)",
                                     operation.name, fault, operation.name, arguments_.seed));
     fmt::print("FAILED: {}\n", failures_.back());
     std::fflush(stdout);
@@ -462,7 +462,7 @@ int main(int argc, char** argv) {
   try {
     return Campaign(arguments).run();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "kills: {}\n", error.what());
+    fmt::print(stderr, "kills_test: {}\n", error.what());
     return 2;
   }
 }
