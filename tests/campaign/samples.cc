@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -28,15 +29,22 @@ struct Plan {
   std::size_t longest;
   unsigned large_in_ten;  // so many of ten have `longest` or nearly so
   unsigned rounds;        // runs, each with some commits
+  unsigned growing;       // of these, those that bring new keys
   std::uint64_t max_bytes;
   unsigned tokenizers;
   bool text_sections;  // ids of sections that are no hex digits
+  unsigned replaced;   // in each commit, a hundredth of the entries so far
 };
 
 constexpr Plan kPlans[] = {
-    {"inline", 400, 0, 400, 0, 4, 64 * kMiB, 3, false},   {"8KiB", 60, 2048, 2048, 0, 4, 64 * kMiB, 1, false},
-    {"mixed", 120, 10, 12'000, 2, 5, 64 * kMiB, 2, true}, {"evicted", 400, 100, 3'000, 1, 6, kMiB, 2, false},
-    {"deep", 3'000, 4, 24, 0, 3, 64 * kMiB, 2, false},
+    {"inline", 400, 0, 400, 0, 4, 4, 64 * kMiB, 3, false, 8},
+    {"8KiB", 60, 2048, 2048, 0, 4, 4, 64 * kMiB, 1, false, 8},
+    {"mixed", 120, 10, 12'000, 2, 5, 5, 64 * kMiB, 2, true, 8},
+    {"evicted", 400, 100, 3'000, 1, 6, 6, kMiB, 2, false, 8},
+    {"deep", 3'000, 4, 24, 0, 3, 3, 64 * kMiB, 2, false, 8},
+    // So few that pages are used again for newer values of what they held before.
+    {"churned", 14, 60, 60, 0, 8, 1, 64 * kMiB, 1, false, 60},
+    {"churned large", 10, 600, 600, 0, 8, 1, 64 * kMiB, 1, false, 60},
 };
 
 class Maker {
@@ -86,14 +94,14 @@ class Maker {
   // One run: its share of the keys in some commits, and replacements, look-ups, directories and a prune.
   void live(unsigned round) {
     TokenizedCache cache = open();
-    const std::size_t first = plan_.keys * round / plan_.rounds;
-    const std::size_t last = plan_.keys * (round + 1) / plan_.rounds;
+    const std::size_t first = plan_.keys * std::min(round, plan_.growing) / plan_.growing;
+    const std::size_t last = plan_.keys * std::min(round + 1, plan_.growing) / plan_.growing;
     constexpr std::size_t kCommits = 3;
     for (std::size_t commit = 0; commit < kCommits; ++commit) {
       const std::size_t end = first + (last - first) * (commit + 1) / kCommits;
       for (std::size_t i = first + (last - first) * commit / kCommits; i < end; ++i) put(cache, i);
       // A replaced entry is often as long as before, so that its record takes the same pages again.
-      for (std::size_t n = end / 12; n > 0; --n) put(cache, below(random_, end));
+      for (std::size_t n = end * plan_.replaced / 100; n > 0; --n) put(cache, below(random_, end));
       for (std::size_t n = end / 6; n > 0; --n)
         static_cast<void>(cache.get(sample_.known[below(random_, end)].key));
       put_directory(cache, round * kCommits + commit);
