@@ -26,6 +26,8 @@ constexpr std::chrono::seconds kLimit{30};  // a case takes some 10 ms
 
 struct Arguments {
   std::size_t cases = 10'000;
+  std::size_t first = 0;
+  unsigned seconds = 0;
   std::uint64_t seed = default_seed();
   std::string kind;
   std::string without;
@@ -86,13 +88,18 @@ class Campaign {
   int run() {
     fmt::print("seed {}\n", arguments_.seed);
     const bool one = arguments_.only >= 0;
-    const std::size_t first = one ? static_cast<std::size_t>(arguments_.only) : 0;
-    const std::size_t end = one ? first + 1 : arguments_.cases;
-    for (std::size_t number = first; number < end; ++number) run_case(make_case(number), one);
+    const std::size_t first = one ? static_cast<std::size_t>(arguments_.only) : arguments_.first;
+    const std::size_t end = first + (one ? 1 : arguments_.cases);
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(arguments_.seconds);
+    std::size_t number = first;
+    for (; number < end; ++number) {
+      if (arguments_.seconds != 0 && std::chrono::steady_clock::now() >= limit) break;
+      run_case(make_case(number), one);
+    }
     print("tokcask", tokcask_);
     if (!arguments_.no_lmdb) print("LMDB alone", lmdb_);
     write_json();
-    fmt::print("{} case(s), {} failed\n", end - first, failures_.size());
+    fmt::print("{} case(s) from {} on, {} failed\n", number - first, first, failures_.size());
     return failures_.empty() ? 0 : 1;
   }
 
@@ -280,6 +287,8 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Damages stores and looks what is made of them. Exits with 1 if anything was wrong.");
   app.add_option("--cases", arguments.cases, "how many");
+  app.add_option("--first", arguments.first, "the number of the first one, to do many in parts");
+  app.add_option("--seconds", arguments.seconds, "stop after so long");
   app.add_option("--seed", arguments.seed, "of all choices; default TOKCASK_TEST_SEED, or a new one");
   app.add_option("--kind", arguments.kind, "these kinds only, with commas between");
   app.add_option("--without", arguments.without, "not these kinds");

@@ -41,7 +41,7 @@ constexpr Plan kPlans[] = {
     {"8KiB", 60, 2048, 2048, 0, 4, 4, 64 * kMiB, 1, false, 8},
     {"mixed", 120, 10, 12'000, 2, 5, 5, 64 * kMiB, 2, true, 8},
     {"evicted", 400, 100, 3'000, 1, 6, 6, kMiB, 2, false, 8},
-    {"deep", 3'000, 4, 24, 0, 3, 3, 64 * kMiB, 2, false, 8},
+    {"deep", 1'500, 4, 24, 0, 3, 3, 64 * kMiB, 2, false, 8},
     // So few that pages are used again for newer values of what they held before.
     {"churned", 14, 60, 60, 0, 8, 1, 64 * kMiB, 1, false, 60},
     {"churned large", 10, 600, 600, 0, 8, 1, 64 * kMiB, 1, false, 60},
