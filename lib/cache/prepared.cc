@@ -19,11 +19,11 @@ constexpr std::uint64_t kShareByKey = 4;  // one in so many
 // Of a place that was checked; never 0. Places lie in memory that others can write to, and one that has
 // changed since is checked again. The factors are odd and have no pattern, so that no change of one word goes
 // unseen.
-std::uint32_t fingerprint(const shm::Place& place) {
+std::uint16_t fingerprint(const shm::Place& place) {
   const std::uint64_t size = place.length | std::uint64_t{place.slot} << 32;
   const std::uint64_t mixed = place.offset_and_flags * 0x9e3779b97f4a7c15U +
                               place.generation * 0xc2b2ae3d27d4eb4fU + size * 0x165667b19e3779f9U;
-  return static_cast<std::uint32_t>(mixed >> 32) | 1U;
+  return static_cast<std::uint16_t>(mixed >> 48 | 1U);
 }
 
 // More look-ups by key than this are worth a new table of so many items.
@@ -129,8 +129,8 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   }
   const std::size_t size = derived ? epoch.file_bytes - place.offset() : wanted;
   const std::byte* const bytes = engine.map() + place.offset();
-  std::atomic<std::uint32_t>& checked = table.checked_[index];
-  const std::uint32_t print = fingerprint(place);
+  std::atomic<std::uint16_t>& checked = table.checked_[index];
+  const std::uint16_t print = fingerprint(place);
   const bool known = checked.load(std::memory_order_relaxed) == print;
   if (known && epoch.exact) {
     // It was found there, in this very transaction: nothing of it has to be read again.

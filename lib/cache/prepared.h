@@ -53,7 +53,7 @@ class Prepared {
     std::unique_ptr<const shm::KeyTable> shared_;
     record::KeyList keys_;
     // Per item the fingerprint of the place where its record was found to be right; 0: none was yet.
-    mutable std::vector<std::atomic<std::uint32_t>> checked_;
+    mutable std::vector<std::atomic<std::uint16_t>> checked_;
     // Look-ups by key of entries that are there, since the table was made.
     mutable std::atomic<std::uint64_t> by_key_{0};
     mutable std::atomic<bool> damage_told_{false};
