@@ -44,6 +44,7 @@ Location locate(const lmdb::ReadTransaction& transaction, const record::KeyList&
   };
   for (const std::uint32_t index : keys.in_store_order()) {
     keys.canonical(index, canonical);
+    if (canonical.empty()) continue;
     const record::PaddedKey padded(canonical);
     if (const auto value = cursor.find(padded.bytes())) {
       add(index, Located::kExact, padded.bytes().size(), *value);

@@ -6,14 +6,25 @@
 #include <numeric>
 #include <utility>
 
+#include "cache/relatives.h"
+
 namespace tokcask {
 
 namespace {
 
-constexpr unsigned kBits = 64;
 // Fewer look-ups by key than this are never worth a new table.
 constexpr std::uint64_t kFewLookUps = 4096;
 constexpr std::uint64_t kShareByKey = 4;  // one in so many
+
+// Of a place that was checked; never 0. Places lie in memory that others can write to, and one that has
+// changed since is checked again. The factors are odd and have no pattern, so that no change of one word goes
+// unseen.
+std::uint16_t fingerprint(const shm::Place& place) {
+  const std::uint64_t size = place.length | std::uint64_t{place.slot} << 32;
+  const std::uint64_t mixed = place.offset_and_flags * 0x9e3779b97f4a7c15U +
+                              place.generation * 0xc2b2ae3d27d4eb4fU + size * 0x165667b19e3779f9U;
+  return static_cast<std::uint16_t>(mixed >> 48 | 1U);
+}
 
 // More look-ups by key than this are worth a new table of so many items.
 std::uint64_t worth_a_table(std::size_t items) { return std::max(kFewLookUps, items / kShareByKey); }
@@ -32,14 +43,14 @@ struct Prepared::Epoch {
   mutable std::vector<std::atomic<const std::byte*>> chunks;
 };
 
-Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared)
-    : shared_(std::move(shared)),
-      keys_(record::KeyList::of(shared_->keys()).value()),
-      checked_(shared_->places().size() / kBits + 1) {}
+Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared, const record::KeyList& keys)
+    : shared_(std::move(shared)), keys_(keys), checked_(shared_->places().size()) {}
 
 std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, const record::KeyList& keys) {
   auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes());
-  return shared ? std::make_shared<const Table>(std::move(shared)) : nullptr;
+  // Its checksum was right a moment ago.
+  const auto own = shared ? record::KeyList::of(shared->keys()) : std::nullopt;
+  return own && own->size() == keys.size() ? std::make_shared<const Table>(std::move(shared), *own) : nullptr;
 }
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
@@ -52,7 +63,12 @@ std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const R
                                "forked, so each makes its own: {}",
                                engine.root().string(), shared->why_private()));
   }
-  return std::make_shared<const Table>(std::move(shared));
+  const auto own = record::KeyList::of(shared->keys());
+  if (!own || own->size() != keys.size()) {
+    throw Error(Errc::kDamaged,
+                fmt::format("{}: a table of keys was damaged while it was made", engine.root().string()));
+  }
+  return std::make_shared<const Table>(std::move(shared), *own);
 }
 
 Prepared::Prepared(std::shared_ptr<const Table> table) : newest_(table.get()), table_(std::move(table)) {}
@@ -113,9 +129,9 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   }
   const std::size_t size = derived ? epoch.file_bytes - place.offset() : wanted;
   const std::byte* const bytes = engine.map() + place.offset();
-  std::atomic<std::uint64_t>& checked = table.checked_[index / kBits];
-  const std::uint64_t bit = std::uint64_t{1} << index % kBits;
-  const bool known = (checked.load(std::memory_order_relaxed) & bit) != 0;
+  std::atomic<std::uint16_t>& checked = table.checked_[index];
+  const std::uint16_t print = fingerprint(place);
+  const bool known = checked.load(std::memory_order_relaxed) == print;
   if (known && epoch.exact) {
     // It was found there, in this very transaction: nothing of it has to be read again.
     record::Header header;
@@ -136,7 +152,7 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
     if (!is_of_item(engine, snapshot, table, index, *record) || !record::checksum_ok(*record)) {
       return std::nullopt;
     }
-    checked.fetch_or(bit, std::memory_order_relaxed);
+    checked.store(print, std::memory_order_relaxed);
   }
   record->ids = record->ids.first(place.length);
   return record;
@@ -162,7 +178,10 @@ bool Prepared::is_of_item(Engine& engine, const Snapshot& snapshot, const Table&
 void Prepared::fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices) {
   if (!epoch.usable) return;
   const std::span<const shm::Place> places = epoch.table->shared().places();
-  for (const std::size_t index : indices) __builtin_prefetch(&places[index]);
+  for (const std::size_t index : indices) {
+    __builtin_prefetch(&places[index]);
+    __builtin_prefetch(&epoch.table->checked_[index]);
+  }
   for (const std::size_t index : indices) {
     const shm::Place& place = places[index];
     if (place.offset() < epoch.file_bytes) __builtin_prefetch(engine.map() + place.offset());
@@ -206,7 +225,17 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   const std::shared_ptr<const Table> table = epoch ? epoch->table : this->table();
   std::vector<CacheKey> keys;
   keys.reserve(rest.size());
-  for (const std::size_t i : rest) keys.push_back(table->keys().key(indices[i]));
+  std::string canonical;
+  const std::size_t unreadable = std::erase_if(rest, [&](std::size_t i) {
+    table->keys().canonical(indices[i], canonical);
+    auto key = key_of(std::as_bytes(std::span(canonical)));
+    if (key) keys.push_back(*std::move(key));
+    return !key;
+  });
+  if (unreadable > 0) {
+    run.misses += unreadable;
+    report_damage(engine, *table);
+  }
   std::uint64_t found = 0;
   auto views = engine.get_many(keys, run);
   for (std::size_t k = 0; k < rest.size(); ++k) {
@@ -218,6 +247,15 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   // One of a file that was replaced is good for nothing any more.
   const bool worthless = found > 0 && epoch && !epoch->of_file;
   if (worthless || by_key > worth_a_table(table->size())) renew_table(engine, run.options.derive_lengths);
+}
+
+void Prepared::report_damage(Engine& engine, const Table& table) {
+  if (table.damage_told_.exchange(true)) return;
+  engine.message(
+      Severity::kWarning,
+      fmt::format("{}: a table of keys was damaged in shared memory; items whose keys it does not give "
+                  "any more count as misses until the data set is opened again",
+                  engine.root().string()));
 }
 
 void Prepared::renew_table(Engine& engine, bool derive_lengths) {

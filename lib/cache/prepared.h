@@ -42,8 +42,8 @@ class Prepared {
   // and a child goes on with what its parent had checked.
   class Table {
    public:
-    // Of a table whose key list is one: its checksum was right, or it was just made.
-    explicit Table(std::unique_ptr<const shm::KeyTable> shared);
+    // `keys` are those of the table, read in place.
+    Table(std::unique_ptr<const shm::KeyTable> shared, const record::KeyList& keys);
     [[nodiscard]] const shm::KeyTable& shared() const noexcept { return *shared_; }
     [[nodiscard]] const record::KeyList& keys() const noexcept { return keys_; }
     [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
@@ -52,10 +52,11 @@ class Prepared {
     friend class Prepared;
     std::unique_ptr<const shm::KeyTable> shared_;
     record::KeyList keys_;
-    // One bit per item: its checksum was found to be right.
-    mutable std::vector<std::atomic<std::uint64_t>> checked_;
+    // Per item the fingerprint of the place where its record was found to be right; 0: none was yet.
+    mutable std::vector<std::atomic<std::uint16_t>> checked_;
     // Look-ups by key of entries that are there, since the table was made.
     mutable std::atomic<std::uint64_t> by_key_{0};
+    mutable std::atomic<bool> damage_told_{false};
   };
 
   // A table that another process of this store has made of `keys`, or nothing. It may be of an older
@@ -93,6 +94,7 @@ class Prepared {
   static bool is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
                          const record::Record& record);
   static void fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);
+  static void report_damage(Engine& engine, const Table& table);
   void renew_table(Engine& engine, bool derive_lengths);
 
   const unsigned generation_ = fork_generation();

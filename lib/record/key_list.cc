@@ -143,14 +143,20 @@ std::optional<KeyList> KeyList::of(std::span<const std::byte> bytes) {
 }
 
 void KeyList::canonical(std::size_t index, std::string& key) const {
+  key.clear();
   const std::uint32_t number = suffix_of(index);
   const std::uint64_t section = sections_[index];
+  const std::size_t suffix = number & ~kInText;
+  if (suffix >= suffixes_.size()) return;
   if ((number & kInText) == 0) {
     rows::unpack_section(section, key);
   } else {
-    key = text_.substr(section >> kLengthBits, section & ((1U << kLengthBits) - 1));
+    const std::uint64_t at = section >> kLengthBits;
+    if (at > text_.size()) return;
+    key = text_.substr(at, section & ((1U << kLengthBits) - 1));
   }
-  key += suffixes_[number & ~kInText];
+  key += suffixes_[suffix];
+  if (key.size() > CacheKey::kMaxCanonicalBytes) key.clear();
 }
 
 std::string KeyList::canonical(std::size_t index) const {
@@ -164,7 +170,7 @@ std::vector<std::size_t> KeyList::first_of_each_kind() const {
   std::vector<bool> seen(suffixes_.size());
   for (std::size_t i = 0; i < size() && first.size() < seen.size(); ++i) {
     const std::uint32_t number = suffix_of(i) & ~kInText;
-    if (seen[number]) continue;
+    if (number >= seen.size() || seen[number]) continue;
     seen[number] = true;
     first.push_back(i);
   }

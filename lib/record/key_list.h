@@ -30,7 +30,8 @@ namespace tokcask::record {
 // The keys in their order, repeated ones too. At most 2^32 - 1; Error(kInvalidArgument) for more.
 std::vector<std::byte> pack_keys(std::span<const CacheKey> keys);
 
-// Reads a packed list in place; the bytes must outlive it.
+// Reads a packed list in place; the bytes must outlive it. They may lie in memory that others can write to:
+// what changes there gives other keys, or empty ones, and nothing outside is read.
 //
 // Threads: immutable.
 class KeyList {
@@ -42,7 +43,8 @@ class KeyList {
   [[nodiscard]] std::size_t size() const noexcept { return sections_.size(); }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
 
-  // Writes the canonical key into `key`. No check of its characters: for look-ups.
+  // Writes the canonical key into `key`. No check of its characters: for look-ups. Empty if the bytes have
+  // changed and give none.
   void canonical(std::size_t index, std::string& key) const;
   // Throws Error(kInvalidArgument) when the text is not that of a key.
   [[nodiscard]] CacheKey key(std::size_t index) const { return CacheKey::parse(canonical(index)); }

@@ -185,6 +185,55 @@ TEST_CASE("a table that is deleted or damaged is made anew") {
   check();
 }
 
+TEST_CASE("a table that is overwritten while it is mapped costs items, and one warning") {
+  Fixture f;
+  auto cache = f.open();
+  const std::vector<CacheKey> keys = fill(cache, 100);
+  const char* filling = "";
+  SUBCASE("zeros") { filling = "\0"; }
+  SUBCASE("noise") { filling = "\xa7"; }
+  Messages messages;
+  auto dataset = TokenDataset::open(f.root(), keys, {.on_message = messages.sink()});
+  const std::filesystem::path table = tables_in(f.root()).at(0);
+  {
+    const std::string nothing(std::filesystem::file_size(table), *filling);
+    std::fstream(table, std::ios::binary | std::ios::in | std::ios::out) << nothing;
+  }
+  std::vector<std::size_t> all(100);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  for (const std::size_t i : all) CHECK_FALSE(dataset.get(i));
+  for (const auto& view : dataset.get_many(all)) CHECK_FALSE(view);
+  CHECK(messages.count("table of keys was damaged") == 1);
+  auto again = TokenDataset::open(f.root(), keys);
+  for (std::uint64_t i = 0; i < 100; ++i) CHECK(is(again.get(i), i, length_of(i)));
+}
+
+TEST_CASE("a place that is overwritten after its item was checked is not believed") {
+  Fixture f;
+  auto cache = f.open();
+  auto dataset = TokenDataset::open(f.root(), fill(cache, 60));
+  const auto check = [&] {
+    for (std::uint64_t i = 0; i < 60; ++i) CHECK(is(dataset.get(i), i, length_of(i)));
+  };
+  check();
+  std::fstream table(tables_in(f.root()).at(0), std::ios::binary | std::ios::in | std::ios::out);
+  std::vector<shm::Place> places(60);
+  const auto size = static_cast<std::streamsize>(60 * sizeof(shm::Place));
+  table.seekg(4096);
+  table.read(reinterpret_cast<char*>(places.data()), size);
+  SUBCASE("lengths") {
+    for (shm::Place& place : places) place.length /= 2;
+  }
+  SUBCASE("places") { std::rotate(places.begin(), places.begin() + 1, places.end()); }
+  SUBCASE("masks") {
+    for (shm::Place& place : places) place.offset_and_flags ^= shm::Place::kMask;
+  }
+  table.seekp(4096);
+  table.write(reinterpret_cast<const char*>(places.data()), size);
+  REQUIRE(table.flush());
+  check();
+}
+
 TEST_CASE("a table that lies is not believed: whatever it says, an item is its own entry or none") {
   Fixture f;
   auto cache = f.open();

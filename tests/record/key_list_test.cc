@@ -102,6 +102,24 @@ TEST_CASE("damaged bytes are refused or give keys, and nothing outside them is r
   }
 }
 
+TEST_CASE(
+    "bytes that change while they are read give other keys or empty ones, and nothing outside them is read") {
+  std::vector<CacheKey> keys = plain(5);
+  keys.emplace_back("a literal section", "sha", 7);
+  const std::vector<std::byte> good = pack_keys(keys);
+  for (std::size_t byte = 0; byte < good.size(); ++byte) {
+    std::vector<std::byte> bytes = good;
+    const auto list = KeyList::of(bytes);
+    REQUIRE(list);
+    for (const int value : {0x00, 0x7f, 0x80, 0xff}) {
+      bytes[byte] = static_cast<std::byte>(value);
+      for (std::size_t i = 0; i < list->size(); ++i)
+        CHECK(list->canonical(i).size() <= CacheKey::kMaxCanonicalBytes);
+      CHECK(list->first_of_each_kind().size() <= 2);
+    }
+  }
+}
+
 TEST_CASE("the first key of each tokenizer and length") {
   const std::string sha(64, 'a');
   const std::vector<CacheKey> keys{{"0123456789abcdef", sha, 1},
