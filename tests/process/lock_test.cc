@@ -142,6 +142,10 @@ TEST_CASE("a full batch that cannot be committed is an error for the next put, w
     for (; stored < 100; ++stored) cache.put(key(stored), {.input_ids = ids(stored, 500)});
   });
   CHECK(stored < 10);
+  // The commit thread says so, which may be waiting for the lock still.
+  for (int i = 0; i < 400 && f.messages.count("tried again") == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
   CHECK(f.messages.count("tried again") >= 1);
   holder.line().tell(1);
   CHECK(holder.succeeded());
