@@ -17,8 +17,8 @@ constexpr std::uint64_t kFewLookUps = 4096;
 constexpr std::uint64_t kShareByKey = 4;  // one in so many
 
 // Of a place that was checked; never 0. Places lie in memory that others can write to, and one that has
-// changed since is checked again. The factors are odd and have no pattern, so that no change of one word goes
-// unseen.
+// changed since is checked again. One that changed in more than a bit is taken for the same once in 32,768
+// times.
 std::uint16_t fingerprint(const shm::Place& place) {
   const std::uint64_t size = place.length | std::uint64_t{place.slot} << 32;
   const std::uint64_t mixed = place.offset_and_flags * 0x9e3779b97f4a7c15U +

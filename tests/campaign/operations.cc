@@ -146,7 +146,7 @@ void import_npz(const Round& round) {
 void lower(const Round& round) {
   const std::uint64_t bytes = fs::file_size(round.root() / "data.mdb");
   Options options = options_of(round.rules);
-  options.max_bytes = std::max<std::uint64_t>(bytes * 3 / 4, kMiB / 2);
+  options.max_bytes = std::max(bytes * 3 / 4, Options::kMinMaxBytes);
   round.begin();
   TokenizedCache::open(round.root(), options).close();
 }
@@ -236,7 +236,7 @@ const std::vector<Operation>& operations() {
       {.name = "compact", .what = "compact", .rules = kAll, .act = compact},
       {.name = "merge", .what = "merge", .rules = kAll, .prepare = make_input, .act = merge_input},
       {.name = "import", .what = "import-npz", .rules = kAll, .prepare = make_npz, .act = import_npz},
-      {.name = "lower", .what = "lowering the budget", .rules = kLess, .rounds = 4, .act = lower},
+      {.name = "lower", .what = "lowering the budget", .rules = kLess, .rounds = 3, .act = lower},
       {.name = "run", .what = "beginning and ending runs", .rules = kAll, .act = run},
       {.name = "access",
        .what = "making access.shm",
