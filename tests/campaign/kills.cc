@@ -1,4 +1,5 @@
 // Processes that are killed in the middle of what they do, while others write and read. See README.md.
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -235,12 +236,31 @@ class Life {
     crowd_[number] = start_number(number);
   }
 
+  // Of the write lock; 0: nobody.
+  [[nodiscard]] pid_t lock_holder() const {
+    const int fd = open((round_.root() / "write.lock").c_str(), O_RDWR | O_CLOEXEC);
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    const bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    if (fd >= 0) close(fd);
+    return held ? lock.l_pid : 0;
+  }
+
   void stop_writer() {
     const std::size_t number = below(random_, kWriters);
-    wait_for_flush(number);
+    // Most of the time it does not hold the lock, so it is stopped until it does, if it does.
+    constexpr int kMostTries = 30;
+    for (int tries = 1;; ++tries) {
+      wait_for_flush(number);
+      kill(crowd_[number], SIGSTOP);
+      siginfo_t info{};
+      waitid(P_PID, static_cast<id_t>(crowd_[number]), &info, WSTOPPED);
+      if (lock_holder() == crowd_[number] || tries == kMostTries) break;
+      kill(crowd_[number], SIGCONT);
+    }
     const std::uint64_t busy = board_->seats[1 - number].busy;
     const std::uint64_t rounds = board_->seats[1 - number].rounds;
-    kill(crowd_[number], SIGSTOP);
     // The other one comes round, or is told that the lock is held, twice.
     const auto limit = Clock::now() + kPatience;
     while (board_->seats[1 - number].rounds < rounds + 2 && Clock::now() < limit)
