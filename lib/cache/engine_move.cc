@@ -26,7 +26,8 @@ bool Engine::replaced() noexcept {
   // The shared count tells at once, and may be wrong or lost; the file's name is the truth.
   const std::uint64_t count = access_->replaced();
   const std::int64_t now = coarse_now_ns();
-  if (count == replaced_seen_.load(std::memory_order_relaxed) &&
+  const bool being_replaced = count % 2 != 0;
+  if (!being_replaced && count == replaced_seen_.load(std::memory_order_relaxed) &&
       now < look_again_ns_.load(std::memory_order_relaxed)) {
     return false;
   }

@@ -29,7 +29,14 @@ Rewritten rewrite_into(files::NewFile& file, const lmdb::Environment& from, shm:
 }  // namespace
 
 void Writer::install(files::NewFile& file, const Rewritten& made) {
-  new_file_ = file.install();
+  // Who is killed after the rename leaves others that have to look by themselves.
+  access_->begin_replacing();
+  try {
+    new_file_ = file.install();
+  } catch (...) {
+    access_->note_replaced();
+    throw;
+  }
   access_->note_replaced();
   for (const std::uint32_t slot : made.freed) access_->assign(slot, 0);
 }

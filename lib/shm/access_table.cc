@@ -267,6 +267,11 @@ std::uint64_t AccessTable::replaced() const noexcept {
   return header_->replaced.load(std::memory_order_relaxed);
 }
 
-void AccessTable::note_replaced() noexcept { header_->replaced.fetch_add(1, std::memory_order_release); }
+void AccessTable::begin_replacing() noexcept { header_->replaced.fetch_or(1, std::memory_order_release); }
+
+void AccessTable::note_replaced() noexcept {
+  const std::uint64_t before = header_->replaced.load(std::memory_order_relaxed);
+  header_->replaced.store((before | 1) + 1, std::memory_order_release);
+}
 
 }  // namespace tokcask::shm

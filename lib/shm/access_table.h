@@ -11,8 +11,8 @@
 // Layout, little-endian, blocks of 4,096 bytes:
 //   block 0      header: 8 bytes magic "tokcaskA", u32 version (2), u32 0, 16 bytes store uuid,
 //                u64 blocks of stamps in the file, u64 clock: no stamp handed out before was greater,
-//                u64 replaced: counts how often data.mdb was replaced by a new file, u64 the newest run id
-//                handed out
+//                u64 replaced: twice how often data.mdb was replaced by a new file, odd while it is, u64 the
+//                newest run id handed out
 //   blocks 1-48  the run table, see run_table.h
 //   blocks 49-   stamps by slot: u64 dirty flag, u64 0, 510 u64 stamps (nanoseconds since the Unix epoch; 0:
 //   none)
@@ -68,8 +68,12 @@ class AccessTable {
   // Calls `take(block number, its 510 stamps)` for each block touched since the last call that took it.
   void take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take);
 
-  // How often data.mdb was replaced by a new file of the same store, as far as this table knows.
+  // Changes when data.mdb is replaced by a new file of the same store, as far as this table knows. Odd from
+  // before the replacement until after it: then only the file's name tells, also when who replaces it was
+  // killed.
   [[nodiscard]] std::uint64_t replaced() const noexcept;
+  // With the store's write lock held, as the next.
+  void begin_replacing() noexcept;
   void note_replaced() noexcept;
 
   // Entries used since the start of the oldest living run are protected from eviction.
