@@ -110,7 +110,9 @@ class Surgeon {
     damage.what += fmt::format(format, std::forward<Arguments>(arguments)...);
   }
 
-  [[nodiscard]] Extent value_at(const Bytes& data, std::size_t at) const {
+  // By what the good file says, because another damage may have come before.
+  [[nodiscard]] Extent value_at(std::size_t at) const {
+    const Bytes& data = sample_.files.data;
     const std::size_t pages = layout::load<layout::PageHeader>(data.data() + at).overflow_pages();
     return {at, std::min(pages * page_, data.size() - at)};
   }
@@ -135,7 +137,7 @@ class Surgeon {
       case 5:
       case 6:
         // Also those that hold tables.
-        return anatomy.overflows.empty() ? page_of({}) : value_at(data, one_of(random_, anatomy.overflows));
+        return anatomy.overflows.empty() ? page_of({}) : value_at(one_of(random_, anatomy.overflows));
       default:
         return page_of({});
     }

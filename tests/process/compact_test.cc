@@ -106,15 +106,20 @@ TEST_CASE("who replaces the file and is killed before saying so leaves nobody be
   };
   Child reader([&](const Line& line) {
     auto cache = f.open({.read_only = true});
-    const bool before = has_all(cache, 0, 10) && !cache.get(key(10));
+    bool before = has_all(cache, 0, 10);
     line.tell(1);
+    line.hear();
+    before = before && !cache.get(key(10));  // sees that the file is about to be replaced
+    line.tell(2);
     line.hear();
     return before && has_all(cache, 0, 20);
   });
   REQUIRE(reader.line().hear() == 1);
   table()->begin_replacing();
-  fs::rename(later / "data.mdb", f.data());
   reader.line().tell(1);
+  REQUIRE(reader.line().hear() == 2);
+  fs::rename(later / "data.mdb", f.data());
+  reader.line().tell(2);
   CHECK(reader.succeeded());
   CHECK(table()->replaced() % 2 == 1);
   auto cache = f.open();
