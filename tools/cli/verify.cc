@@ -80,7 +80,8 @@ int verify(Session& session, const Arguments& arguments) {
 
 void add_verify(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("verify", "Check every page and record; exit code 1 if anything is damaged");
+  CLI::App* verb =
+      app.add_subcommand("verify", "Check every page and record; exit code 1 if anything is damaged");
   verb->add_option("STORE", arguments->store, "the store's directory")->required();
   verb->add_flag("--repair", arguments->repair,
                  "make whole what is damaged, as far as that goes; exit code 0 if the store is whole then");
