@@ -42,11 +42,14 @@ std::uint64_t bytes_of(const record::Header& header) {
 // Whether a whole record lies there. `bytes` need not be aligned.
 bool is_intact(const record::Header& header, Bytes bytes) {
   if (header.length > record::kMaxTokens || bytes_of(header) > bytes.size()) return false;
-  const Bytes whole = bytes.first(bytes_of(header));
-  const bool aligned = reinterpret_cast<std::uintptr_t>(whole.data()) % alignof(record::Header) == 0;
-  const std::vector<std::byte> copy(whole.begin(), aligned ? whole.begin() : whole.end());
+  Bytes whole = bytes.first(bytes_of(header));
+  std::vector<std::byte> copy;
+  if (reinterpret_cast<std::uintptr_t>(whole.data()) % alignof(record::Header) != 0) {
+    copy.assign(whole.begin(), whole.end());
+    whole = copy;
+  }
   const char* reason = nullptr;
-  const auto record = record::decode(aligned ? whole : Bytes(copy), header.key_hash, &reason);
+  const auto record = record::decode(whole, header.key_hash, &reason);
   return record && record::checksum_ok(*record);
 }
 
@@ -145,12 +148,9 @@ class Search {
   // ---- Scan ----
 
   void scan() {
-    explained_.resize(file_.size() / page_bytes_);
+    covered_.resize(file_.size() / page_bytes_);
     lmdb::ScanSink sink;
     sink.node = [&](const lmdb::ScannedNode& node) { take_node(node); };
-    sink.tree = [&](std::uint64_t page, const lmdb::layout::PageHeader& header) {
-      if (header.number == page) explained_[page] = true;
-    };
     sink.overflow = [&](std::uint64_t page, const lmdb::layout::PageHeader& header, Bytes rest) {
       return take_overflow(page, header, rest);
     };
@@ -208,15 +208,11 @@ class Search {
   }
 
   std::uint64_t take_overflow(std::uint64_t page, const lmdb::layout::PageHeader& header, Bytes rest) {
-    const auto explain = [&](std::uint64_t pages) {
-      for (std::uint64_t i = page; i < page + pages && i < explained_.size(); ++i) explained_[i] = true;
-    };
-    if (header.number == page && header.overflow_pages() <= explained_.size() - page)
-      explain(header.overflow_pages());
     if (const auto record = header_of(rest)) {
       if (!take_record(*record, rest)) return 1;
       const std::uint64_t pages = lmdb::layout::overflow_pages(bytes_of(*record), page_bytes_);
-      explain(pages);
+      std::fill_n(covered_.begin() + static_cast<std::ptrdiff_t>(page),
+                  std::min<std::uint64_t>(pages, covered_.size() - page), true);
       return pages;  // what looks like a page in there is tokens
     }
     if (header.overflow_pages() == lmdb::layout::overflow_pages(sizeof(rows::EntryChunk), page_bytes_) &&
@@ -301,9 +297,22 @@ class Search {
   void find_doubtful() {
     if (is_last_) return;  // its tree says which records are current
     for (const Reference& reference : references_) {
-      if (reference.page < explained_.size() && explained_[reference.page]) continue;
+      if (!is_lost(reference.page)) continue;
       if (const auto key = keys_.find(reference.key_hash); key != keys_.end()) key->second.doubtful = true;
     }
+  }
+
+  // Whether what was in a page is not there any more: it was cut off, made zeros, or has another page in its
+  // place. A page that was freed and used again for the inside of a value looks like none of these.
+  [[nodiscard]] bool is_lost(std::uint64_t page) const {
+    if (page >= covered_.size()) return true;
+    if (covered_[page]) return false;
+    const auto header = lmdb::layout::load<lmdb::layout::PageHeader>(file_.data() + page * page_bytes_);
+    const bool zeros = header.number == 0 && header.flags == 0 && header.lower == 0 && header.upper == 0;
+    const bool is_page = header.flags == lmdb::layout::kBranchPage ||
+                         header.flags == lmdb::layout::kLeafPage ||
+                         header.flags == lmdb::layout::kOverflowPage;
+    return zeros || (is_page && header.number != page && header.number < covered_.size());
   }
 
   [[nodiscard]] bool is_current(const Candidate& candidate, const Key& key) const {
@@ -372,7 +381,7 @@ class Search {
   std::unordered_map<std::uint64_t, Key> keys_;            // by key hash
   std::vector<Candidate> candidates_;                      // intact
   std::vector<Reference> references_;
-  std::vector<bool> explained_;  // by page: what lies there is told by an intact header
+  std::vector<bool> covered_;                                                    // pages of intact records
   std::unordered_map<std::uint64_t, std::vector<std::string_view>> tokenizers_;  // texts, by number
   std::unordered_map<std::uint64_t, std::string_view> literals_;                 // by hash
   std::vector<Bytes> entry_chunks_;

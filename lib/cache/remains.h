@@ -8,8 +8,8 @@
 // Pages of older commits turn up in the scan. An older record of a key that was put again must never be
 // served, so for each key only the highest generation counts that any record or entry row names; when the
 // record of that one is not intact, the key is not saved. Nor is it when a leaf says that it has a record in
-// a page that is lost: that may have been a newer one. An entry that was evicted or pruned may come back:
-// its tokens are what its key says.
+// a page that is cut off, zeros or another page: that may have been a newer one. An entry that was evicted or
+// pruned may come back: its tokens are what its key says.
 #pragma once
 
 #include <cstddef>

@@ -87,7 +87,6 @@ void scan_pages(Bytes file, std::size_t page_bytes, const ScanSink& sink) {
     const Bytes page = file.subspan(number * page_bytes, page_bytes);
     const auto header = load<PageHeader>(page.data());
     std::uint64_t step = 1;
-    if (header.flags == kLeafPage || header.flags == kBranchPage) sink.tree(number, header);
     if (header.flags == kLeafPage) scan_leaf(file, page, sink);
     if (header.flags == kOverflowPage) {
       step = sink.overflow(number, header, file.subspan(number * page_bytes + sizeof(PageHeader)));

@@ -31,8 +31,6 @@ struct ScannedNode {
 
 struct ScanSink {
   std::function<void(const ScannedNode&)> node;
-  // A branch or leaf page: its place, which its header may contradict.
-  std::function<void(std::uint64_t page, const layout::PageHeader& header)> tree;
   // Of a page that has an overflow page's header: its place, and all of the file that follows the header.
   // Returns how many pages to go on behind, at least 1.
   std::function<std::uint64_t(std::uint64_t page, const layout::PageHeader& header,
