@@ -89,6 +89,7 @@ class Search {
     std::uint64_t newest = 0;  // the highest generation that anything names
     bool has_record = false;   // intact or not
     bool doubtful = false;
+    std::uint64_t first = 0;  // where the first intact record lies that was found; 0: none was
   };
   // Where a leaf says that the record of a key begins.
   struct Reference {
@@ -230,10 +231,27 @@ class Search {
     key.newest = std::max(key.newest, header.generation);
     key.has_record = true;
     if (intact) {
+      note_replacement(key, header, bytes);
       candidates_.push_back(
           {header.key_hash, header.generation, static_cast<std::uint64_t>(bytes.data() - file_.data())});
     }
     return intact;
+  }
+
+  // Whether two records of one key have different tokens, so that keys of this store are not put once and for
+  // all.
+  void note_replacement(Key& key, const record::Header& header, Bytes bytes) {
+    if (key.first == 0) {
+      key.first = static_cast<std::uint64_t>(bytes.data() - file_.data());
+      return;
+    }
+    const Bytes other = file_.subspan(key.first);
+    const auto other_header = lmdb::layout::load<record::Header>(other.data());
+    if (other_header.generation == header.generation) return;
+    const std::size_t payload = bytes_of(header) - record::kHeaderBytes;
+    replaces_ =
+        replaces_ || other_header.length != header.length || other_header.flags != header.flags ||
+        std::memcmp(other.data() + record::kHeaderBytes, bytes.data() + record::kHeaderBytes, payload) != 0;
   }
 
   // ---- Rows ----
@@ -315,6 +333,18 @@ class Search {
     return zeros || (is_page && header.number != page && header.number < covered_.size());
   }
 
+  // Whether the end of the file is missing: by the meta pages, or where there is none by the leaves.
+  [[nodiscard]] bool is_cut() const {
+    const std::uint64_t pages = covered_.size();
+    const lmdb::MetaPages metas = lmdb::meta_pages(file_);
+    if (metas[0] || metas[1]) {
+      return std::any_of(metas.begin(), metas.end(),
+                         [&](const auto& meta) { return meta && meta->last_page >= pages; });
+    }
+    return std::any_of(references_.begin(), references_.end(),
+                       [&](const Reference& reference) { return reference.page >= pages; });
+  }
+
   [[nodiscard]] bool is_current(const Candidate& candidate, const Key& key) const {
     if (candidate.generation != key.newest || key.doubtful) return false;
     if (!remains_.has_snapshot) return true;
@@ -328,11 +358,16 @@ class Search {
       return std::tie(b.generation, b.key_hash, a.offset) < std::tie(a.generation, a.key_hash, b.offset);
     });
     const auto stamps = read_stamps();
+    // What is cut off may have had a newer record of any key, with all that names it. That matters where keys
+    // are put again with other tokens.
+    const bool nothing_is_sure = replaces_ && !is_last_ && is_cut();
     for (const Candidate& candidate : candidates_) {
       remains_.next_generation = std::max(remains_.next_generation, candidate.generation + 1);
       const auto found = keys_.find(candidate.key_hash);
-      if (found == keys_.end() || found->second.canonical.empty() || !is_current(candidate, found->second))
+      if (nothing_is_sure || found == keys_.end() || found->second.canonical.empty() ||
+          !is_current(candidate, found->second)) {
         continue;
+      }
       if (!is_key(found->second.canonical)) continue;
       Remains::Entry& entry = remains_.entries.emplace_back();
       entry.canonical = std::move(found->second.canonical);
@@ -377,6 +412,7 @@ class Search {
   Remains remains_;
   bool other_format_ = false;
   bool is_last_ = false;                                   // the snapshot is the last that was committed
+  bool replaces_ = false;                                  // see note_replacement()
   std::unordered_map<std::uint64_t, std::uint64_t> live_;  // generations in the snapshot, by key hash
   std::unordered_map<std::uint64_t, Key> keys_;            // by key hash
   std::vector<Candidate> candidates_;                      // intact
