@@ -186,7 +186,10 @@ void Environment::require_whole() const {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
   const std::int64_t tick = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-  if (looked_ns_.load(std::memory_order_relaxed) == tick) return;
+  if (looked_ns_.load(std::memory_order_relaxed) == tick &&
+      looked_txnid_.load(std::memory_order_relaxed) == last_txnid()) {
+    return;
+  }
   // Before the length is read: another thread may see a longer file meanwhile.
   const std::uint64_t longest = longest_.load(std::memory_order_acquire);
   const std::uint64_t bytes = file_bytes();
@@ -201,6 +204,7 @@ void Environment::require_whole() const {
   for (std::uint64_t known = longest; bytes > known;) {
     if (longest_.compare_exchange_weak(known, bytes, std::memory_order_release)) break;
   }
+  looked_txnid_.store(last_txnid(), std::memory_order_relaxed);
   looked_ns_.store(tick, std::memory_order_relaxed);
 }
 
@@ -360,6 +364,7 @@ bool WriteTransaction::erase(Table table, Bytes key) {
 void WriteTransaction::commit() {
   // LMDB frees the transaction whether or not the commit succeeds.
   check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit", environment_->path_);
+  environment_->require_whole();  // the file may be longer now
 }
 
 // ---- Cursor ----

@@ -116,7 +116,8 @@ class Environment {
   bool read_only_ = false;
   mutable std::atomic<std::uint64_t> longest_{0};   // that the file was seen to be
   mutable std::atomic<std::int64_t> looked_ns_{0};  // coarse clock
-  mutable std::atomic<bool> cut_{false};            // for ever: what is written behind the cut mends nothing
+  mutable std::atomic<std::uint64_t> looked_txnid_{0};
+  mutable std::atomic<bool> cut_{false};  // for ever: what is written behind the cut mends nothing
 };
 
 // A snapshot of the store. While it is active its pages are not reused; reset() gives the snapshot up but
