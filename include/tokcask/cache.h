@@ -43,7 +43,8 @@ namespace tokcask {
 class TOKCASK_API TokenizedCache {
  public:
   // Opens the store in directory `root`, or creates it. A store that is damaged, empty (a zero-byte file)
-  // or of another format version is renamed to `<name>.set-aside-<n>` beside the new one, with a warning.
+  // or of another format version is renamed to `<name>.set-aside-<n>` beside the new one, with a warning; the
+  // new one has every entry that is intact. The last such file is kept.
   // Throws Error: kIo, kNotFound (read_only), kInvalidArgument, kUnsupported, kBusy.
   static TokenizedCache open(const std::filesystem::path& root, Options options = {});
 
@@ -134,9 +135,14 @@ class TOKCASK_API TokenizedCache {
   // any more. Throws Error(kIo) when there is not that much, Error(kBusy); then the store is as it was.
   CompactReport compact();
 
-  // Checks every record against its checksum, and the tables against each other, on one snapshot.
-  // Neither hits, misses nor access times change.
-  [[nodiscard]] VerifyReport verify();
+  // Checks every page, every record against its checksum, and the tables against each other, on one snapshot,
+  // while others read and write. Neither hits, misses nor access times change.
+  //
+  // To repair is to write: damaged records are left out of a new file, as compact() does; where pages or
+  // tables are damaged, all that is intact is saved into a new file, and the old one is kept as `kept_as`.
+  // What was damaged is then a miss. Throws Error(kReadOnly, kBusy), and kIo when there is no room for the
+  // new file; then the store is as it was.
+  [[nodiscard]] VerifyReport verify(const VerifyOptions& options = {});
 
   // Remembers which tokenizer this store was last used with, and flushes.
   void save_manifest(std::string_view tokenizer_sha = {});
@@ -170,5 +176,11 @@ class TOKCASK_API TokenizedCache {
   explicit TokenizedCache(std::unique_ptr<Impl> impl) noexcept;
   std::unique_ptr<Impl> impl_;
 };
+
+// Checks the store in `root` as TokenizedCache::verify() does, also one that cannot be opened any more, and
+// sets nothing aside unless it is to be repaired. Of `options` the time limit, the sink and what concerns
+// file systems count. Throws Error as TokenizedCache::open() and verify() do, but not kDamaged.
+[[nodiscard]] TOKCASK_API VerifyReport verify(const std::filesystem::path& root,
+                                              const VerifyOptions& verify_options = {}, Options options = {});
 
 }  // namespace tokcask

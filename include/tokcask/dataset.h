@@ -59,6 +59,7 @@ struct DatasetOptions {
 
   // As in Options.
   bool derive_lengths = true;
+  VerifyPolicy verify = VerifyPolicy::kFirst;
   bool allow_network_filesystem = false;
   MessageSink on_message = {};
 };

@@ -16,6 +16,15 @@ enum class Severity { kInfo, kWarning };
 // not call back into the cache.
 using MessageSink = std::function<void(Severity, std::string_view)>;
 
+// When a record's checksum is compared. Whatever the policy, a record is served only if its header fits its
+// key and its size, and is the one that the entry table names.
+enum class VerifyPolicy {
+  kOff,     // never
+  kFirst,   // at a process's first look-up of it
+  kAlways,  // at each look-up: finds bits that flip in memory or on disk later, at the price of reading it
+            // whole
+};
+
 struct Options {
   // Hard cap on the size of data.mdb, in bytes. Nothing: the one that the store was last given, and
   // kDefaultMaxBytes for a new store. A file that is larger is made smaller when it is opened for writing: by
@@ -51,6 +60,8 @@ struct Options {
   // Serve a key that has no entry from an entry of the same section and tokenizer at another sequence length,
   // where that provably holds the same ids; see TokenizedCache::declare_tokenizer(). Off: exact keys only.
   bool derive_lengths = true;
+
+  VerifyPolicy verify = VerifyPolicy::kFirst;
 
   // Network file systems do not share memory maps and locks between hosts, so they are refused.
   bool allow_network_filesystem = false;

@@ -67,12 +67,22 @@ struct Damage {
   std::string reason;
 };
 
+struct VerifyOptions {
+  // Makes whole what was found to be damaged, as far as that goes.
+  bool repair = false;
+};
+
 struct VerifyReport {
   std::uint64_t records = 0;     // records looked at
   std::uint64_t damaged = 0;     // of these, how many would be a miss
   bool structure_ok = true;      // pages, counts and tables agree
   std::vector<Damage> findings;  // at most kMaxFindings, the counts above are complete
   static constexpr std::size_t kMaxFindings = 100;
+  // Of a repair; all that is above is what was found before it.
+  bool repaired = false;    // something was damaged, and the store was checked again and is whole now
+  std::uint64_t saved = 0;  // entries that the repaired store has
+  std::uint64_t lost = 0;   // entries that could not be saved, as far as can be told
+  std::string kept_as;  // the name of the damaged data file, where it was replaced by one of what is intact
 };
 
 // What compact() did.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cache/handle.h"
+#include "cache/verify.h"
 
 namespace tokcask {
 
@@ -165,7 +166,13 @@ CompactReport TokenizedCache::compact() {
 
 std::vector<std::string> TokenizedCache::tokenizers() { return impl_->lease()->tokenizers(); }
 
-VerifyReport TokenizedCache::verify() { return impl_->lease()->verify(); }
+VerifyReport TokenizedCache::verify(const VerifyOptions& options) {
+  VerifyReport report = impl_->lease()->verify();
+  if (!options.repair || is_clean(report)) return report;
+  impl_->write([&](Engine& engine, const auto&) { engine.repair(report); });
+  report.repaired = is_clean(impl_->lease()->verify());
+  return report;
+}
 
 void TokenizedCache::save_manifest(std::string_view tokenizer_sha) {
   if (tokenizer_sha.size() > sizeof(rows::StoreRow::tokenizer_sha)) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "cache/appender.h"
 #include "cache/clock.h"
 #include "cache/commit.h"
 #include "cache/history.h"
@@ -20,37 +21,6 @@ using rows::Tag;
 
 namespace {
 
-// Written in one transaction; what it holds is in memory until then.
-constexpr std::uint64_t kTransactionBytes = 32 << 20;
-
-// Appends to both tables of a new file, in transactions of bounded size.
-class Appender {
- public:
-  explicit Appender(const lmdb::Environment& environment) : environment_(&environment) {}
-
-  void append(Table table, lmdb::Bytes key, lmdb::Bytes value) {
-    if (!transaction_) transaction_.emplace(*environment_);
-    transaction_->append(table, key, value);
-    bytes_ += key.size() + value.size();
-    if (bytes_ >= kTransactionBytes) commit();
-  }
-  void finish() {
-    commit();
-    environment_->sync();
-  }
-
- private:
-  void commit() {
-    if (transaction_) transaction_->commit();
-    transaction_.reset();
-    bytes_ = 0;
-  }
-
-  const lmdb::Environment* environment_;
-  std::optional<lmdb::WriteTransaction> transaction_;
-  std::uint64_t bytes_ = 0;
-};
-
 // Rows of fixed size by number, cut into the chunks in which they are stored.
 template <typename Chunk, typename Row>
 std::vector<Row> read_rows(const lmdb::ReadTransaction& snapshot, Tag tag, std::uint32_t count) {
@@ -64,17 +34,6 @@ std::vector<Row> read_rows(const lmdb::ReadTransaction& snapshot, Tag tag, std::
                 all.begin() + static_cast<std::ptrdiff_t>(first));
   }
   return all;
-}
-
-template <typename Chunk, typename Row>
-void append_rows(Appender& out, Tag tag, const std::vector<Row>& all) {
-  constexpr std::size_t kPerChunk = std::tuple_size_v<Chunk>;
-  for (std::size_t first = 0; first < all.size(); first += kPerChunk) {
-    Chunk chunk{};
-    std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(first), std::min(kPerChunk, all.size() - first),
-                chunk.begin());
-    out.append(Table::kMeta, MetaKey(tag, first / kPerChunk).bytes(), std::as_bytes(std::span(chunk)));
-  }
 }
 
 // Sizes that this store writes; a value of another one is damage, and would misalign its neighbours.

@@ -19,6 +19,7 @@ Options options_of(const DatasetOptions& given) {
   options.read_only = true;
   options.populate = given.populate;
   options.derive_lengths = given.derive_lengths;
+  options.verify = given.verify;
   options.allow_network_filesystem = given.allow_network_filesystem;
   options.run_id = given.run_id;
   options.on_message = given.on_message;

@@ -134,7 +134,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<bool> contains_many(std::span<const CacheKey> keys, Run& run);
   Stats stats(const Run& run);
   std::vector<RunFigures> runs();
-  VerifyReport verify();
+  VerifyReport verify();  // verify.cc
   std::optional<SourceDirectory> source_directory(std::string_view path);
   std::optional<std::string> tokenizer_of_file(std::string_view path, const FileIdentity& identity);
 
@@ -191,6 +191,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void prune(const PruneOptions& options, PruneReport& report);
   std::uint64_t clear();
   CompactReport compact();
+  // Makes whole what verify() found, and adds to `report` what that saved.
+  void repair(VerifyReport& report);
   Writer::Lowered lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout);
 
  private:
@@ -214,16 +216,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   // Reading (engine_read.cc)
   void give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexcept;
-  // Both with read_mutex_ held.
+  // With read_mutex_ held. With kOff a record that was seen to be current is as good as one that was checked.
   Found look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
-                const CacheKey& key) const;
-  void remember_checked(const record::Header& header);
+                const CacheKey& key, VerifyPolicy policy = VerifyPolicy::kFirst) const;
   // What is served of a record that was found.
   static TokenView view_of(const Found& found, std::shared_ptr<const void> owner);
   // All that follow with read_mutex_ held too. An entry of another sequence length that serves `key`, or why
   // there is none.
   Found derive(const lmdb::ReadTransaction& transaction, Relatives& relatives, const CacheKey& key,
-               bool derive_lengths, Missing& missing);
+               const Options& options, Missing& missing);
   Missing why_missing(const lmdb::ReadTransaction& transaction, const CacheKey& key,
                       const std::vector<Relatives::Relative>& relatives);
   static std::string missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
@@ -234,9 +235,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // touches.
   using Hit = std::function<void(std::size_t, TokenView)>;
   void look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit);
-  // Reads whole what was not checked yet, without the lock; what fails becomes damage. The rest is remembered
-  // as checked.
-  void check(std::span<Found> found);
+  // Reads whole what `policy` wants checked, without the lock; what fails becomes damage. The rest is
+  // remembered as checked.
+  void check(std::span<Found> found, VerifyPolicy policy = VerifyPolicy::kFirst);
   // What the store knows of a record that look_up() found, with read_mutex_ held.
   EntryInfo info_of(const lmdb::ReadTransaction& transaction, const CacheKey& key,
                     const record::Record& record) const;
@@ -297,6 +298,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::unique_ptr<lmdb::ReadTransaction>> idle_;  // reset; each keeps a reader slot
   // By slot, the low half of the generation whose checksum this process has seen to be right; 0: none.
   std::vector<std::uint32_t> checked_;
+  // The same of records whose generation alone was looked at, for handles that want no more.
+  std::vector<std::uint32_t> seen_;
   // By key hash, the generation of a record whose replacement was declined and that could not be removed: not
   // served by this process. Other processes see what was committed.
   std::unordered_map<std::uint64_t, std::uint64_t> withheld_;

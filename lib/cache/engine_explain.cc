@@ -138,7 +138,7 @@ Explanation Engine::explain(const CacheKey& key, const Run& run) {
     found[0] = look_up(transaction,
                        transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
     if (!found[0].record && found[0].damage == nullptr) {
-      found[0] = derive(transaction, relatives, key, run.options.derive_lengths, missing);
+      found[0] = derive(transaction, relatives, key, run.options, missing);
     }
   }
   check(found);

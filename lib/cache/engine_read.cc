@@ -20,6 +20,17 @@ namespace {
 
 constexpr std::size_t kMostDamageTold = 4096;
 
+// Of tables of generations by slot; see Engine::checked_.
+bool knows(const std::vector<std::uint32_t>& table, const record::Header& header) {
+  return header.slot < table.size() && table[header.slot] == static_cast<std::uint32_t>(header.generation);
+}
+
+void remember(std::vector<std::uint32_t>& table, const record::Header& header) {
+  // The slot is one of the entry table's, so this is not larger than that.
+  if (header.slot >= table.size()) table.resize(header.slot + std::size_t{1});
+  table[header.slot] = static_cast<std::uint32_t>(header.generation);
+}
+
 }  // namespace
 
 TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
@@ -32,6 +43,7 @@ TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_
 
 std::shared_ptr<Snapshot> Engine::snapshot() {
   std::shared_ptr<Snapshot> stale;  // let go of after the lock
+  environment_->require_whole();
   const std::lock_guard lock(read_mutex_);
   if (auto shared = current_.lock()) {
     if (shared->transaction().id() == environment_->last_txnid()) return shared;
@@ -65,7 +77,7 @@ void Engine::give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexc
 // ---- Look-ups ----
 
 Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
-                              const CacheKey& key) const {
+                              const CacheKey& key, VerifyPolicy policy) const {
   Found found;
   if (!value) return found;
   found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
@@ -75,8 +87,7 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
       withheld != withheld_.end() && withheld->second == header.generation) {
     return {};
   }
-  if (header.slot < checked_.size() &&
-      checked_[header.slot] == static_cast<std::uint32_t>(header.generation)) {
+  if (knows(checked_, header) || (policy == VerifyPolicy::kOff && knows(seen_, header))) {
     found.checked = true;
     return found;
   }
@@ -90,18 +101,12 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
   return found;
 }
 
-void Engine::remember_checked(const record::Header& header) {
-  // The slot is one of the entry table's, so this is not larger than that.
-  if (header.slot >= checked_.size()) checked_.resize(header.slot + std::size_t{1});
-  checked_[header.slot] = static_cast<std::uint32_t>(header.generation);
-}
-
-void Engine::check(std::span<Found> found) {
+void Engine::check(std::span<Found> found, VerifyPolicy policy) {
   std::vector<const record::Header*> checked;
   for (Found& f : found) {
-    if (!f.record || f.checked) continue;
-    // The one time in this process that a record is read as a whole.
-    if (record::checksum_ok(*f.record)) {
+    if (!f.record || (f.checked && policy == VerifyPolicy::kFirst)) continue;
+    // By default the one time in this process that a record is read as a whole.
+    if (policy == VerifyPolicy::kOff || record::checksum_ok(*f.record)) {
       checked.push_back(&f.record->header);
     } else {
       f.record.reset();
@@ -110,7 +115,9 @@ void Engine::check(std::span<Found> found) {
   }
   if (checked.empty()) return;
   const std::lock_guard lock(read_mutex_);
-  for (const record::Header* header : checked) remember_checked(*header);
+  for (const record::Header* header : checked) {
+    remember(policy == VerifyPolicy::kOff ? seen_ : checked_, *header);
+  }
 }
 
 std::optional<TokenView> Engine::pending_view(const CacheKey& key, const Run& run) {
@@ -154,10 +161,10 @@ TokenView Engine::view_of(const Found& found, std::shared_ptr<const void> owner)
 }
 
 Engine::Found Engine::derive(const lmdb::ReadTransaction& transaction, Relatives& relatives,
-                             const CacheKey& key, bool derive_lengths, Missing& missing) {
+                             const CacheKey& key, const Options& options, Missing& missing) {
   const std::vector<Relatives::Relative> others = relatives.of(key);
-  if (const auto server = derive_lengths ? relatives.server_of(key, others) : std::nullopt) {
-    Found found = look_up(transaction, server->value, server->key);
+  if (const auto server = options.derive_lengths ? relatives.server_of(key, others) : std::nullopt) {
+    Found found = look_up(transaction, server->value, server->key, options.verify);
     if (found.record || found.damage != nullptr) {
       found.served.emplace(server->key, server->length);
       missing.reason = MissReason::kDamaged;
@@ -197,15 +204,16 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
       std::optional<Relatives> relatives;  // made for the first miss
       for (std::size_t i = 0; i < order.size(); ++i) {
         const CacheKey& key = keys[order[i]];
-        found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key);
+        found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key,
+                           run.options.verify);
         if (found[i].record || found[i].damage != nullptr) continue;
         if (!relatives) relatives.emplace(transaction, declared_);
         Missing why;
-        found[i] = derive(transaction, *relatives, key, run.options.derive_lengths, why);
+        found[i] = derive(transaction, *relatives, key, run.options, why);
         if (!found[i].record) missing.emplace(i, std::move(why));
       }
     }
-    if (with_tokens) check(found);
+    if (with_tokens) check(found, run.options.verify);
     const std::uint64_t stamp = access_->next_stamp();
     run.used(stamp);
     for (std::size_t i = 0; i < order.size(); ++i) {

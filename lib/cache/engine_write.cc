@@ -8,6 +8,7 @@
 
 #include "cache/clock.h"
 #include "cache/engine.h"
+#include "cache/verify.h"
 
 namespace tokcask {
 
@@ -342,6 +343,19 @@ CompactReport Engine::compact() {
   // Who waited in vain has to come back by the new file. One that compacts in a loop shall not shut it out.
   std::this_thread::sleep_for(kTurn);
   return report;
+}
+
+void Engine::repair(VerifyReport& report) {
+  if (report.structure_ok) {
+    const CompactReport compacted = compact();
+    report.saved = compacted.entries;
+    report.lost = compacted.damaged;
+    return;
+  }
+  const std::lock_guard lock(commit_mutex_);
+  if (handed_over()) throw Replaced{};
+  note(writer().repair(limits()), report);
+  note_new_file(Content::kLess);
 }
 
 Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {

@@ -13,6 +13,7 @@
 
 #include "cache/engine.h"
 #include "cache/fork.h"
+#include "cache/salvage.h"
 #include "cache/say.h"
 #include "cache/store_files.h"
 
@@ -153,17 +154,17 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
     if (files::id_of(data) != id) continue;  // another process has replaced it
     if (options.read_only) {
       throw Error(Errc::kDamaged,
-                  fmt::format("{}: {}; opened for writing it would be set aside", data.string(), *why));
+                  fmt::format("{}: {}; opened for writing it would be set aside, and what is intact saved",
+                              data.string(), *why));
     }
     // Looked at once more while nobody writes, before it is put away.
     WriteLock write_lock(root / "write.lock");
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
     if (files::id_of(data) != id) continue;
     if (!make_engine(root, options, engines, *id, false, engine)) return engine;
-    const fs::path target = files::set_aside(root);
+    const Recovery recovery = recover(root, options.max_bytes, NoRoom::kStartEmpty);
     say(options.on_message, Severity::kWarning,
-        fmt::format("{} {}; it is kept as {}, and the store starts empty", data.string(), *why,
-                    target.filename().string()));
+        fmt::format("{} {}; {}", data.string(), *why, recovery.description()));
   }
   throw Error(Errc::kIo,
               fmt::format("{}: other processes replace it as fast as it is opened", data.string()));

@@ -116,7 +116,7 @@ bool Prepared::is_current(Engine& engine, const Snapshot& snapshot, const Epoch&
 
 // The record of an item where the table has it, if it is there and may be served.
 std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
-                                                 std::size_t index) {
+                                                 std::size_t index, VerifyPolicy policy) {
   const Table& table = *epoch.table;
   const shm::Place place = table.shared().places()[index];
   if (!epoch.usable || !place.known() || (place.is_inline() && !epoch.exact)) return std::nullopt;
@@ -132,7 +132,7 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   std::atomic<std::uint16_t>& checked = table.checked_[index];
   const std::uint16_t print = fingerprint(place);
   const bool known = checked.load(std::memory_order_relaxed) == print;
-  if (known && epoch.exact) {
+  if (known && epoch.exact && policy != VerifyPolicy::kAlways) {
     // It was found there, in this very transaction: nothing of it has to be read again.
     record::Header header;
     header.flags = place.has_mask() ? record::kFlagMask : std::uint16_t{0};
@@ -148,8 +148,9 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
     return std::nullopt;
   }
   if (!epoch.exact && !is_current(engine, snapshot, epoch, record->header)) return std::nullopt;
-  if (!known) {
-    if (!is_of_item(engine, snapshot, table, index, *record) || !record::checksum_ok(*record)) {
+  if (!known || policy == VerifyPolicy::kAlways) {
+    if (!is_of_item(engine, snapshot, table, index, *record) ||
+        (policy != VerifyPolicy::kOff && !record::checksum_ok(*record))) {
       return std::nullopt;
     }
     checked.store(print, std::memory_order_relaxed);
@@ -204,7 +205,8 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     for (std::size_t i = 0; i < indices.size(); ++i) {
       const bool is_derived = places[indices[i]].is_derived();
       const bool usable = by_place && (!is_derived || run.options.derive_lengths);
-      const auto record = usable ? at_place(engine, *snapshot, *epoch, indices[i]) : std::nullopt;
+      const auto record =
+          usable ? at_place(engine, *snapshot, *epoch, indices[i], run.options.verify) : std::nullopt;
       if (!record) {
         rest.push_back(i);
         continue;

@@ -90,7 +90,7 @@ class Prepared {
                          const record::Header& header);
   // The ids of the record where the table has it; a derived item's are the first of its ids.
   static std::optional<record::Record> at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
-                                                std::size_t index);
+                                                std::size_t index, VerifyPolicy policy);
   static bool is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
                          const record::Record& record);
   static void fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);

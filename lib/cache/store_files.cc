@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -15,16 +14,15 @@
 #include <chrono>
 #include <cstring>
 #include <random>
-#include <span>
 #include <thread>
 #include <utility>
 
 #include <tokcask/error.h>
 
 #include "cache/clock.h"
+#include "cache/mapped_file.h"
 #include "lmdb/environment.h"
 #include "lmdb/walker.h"
-#include "record/rows.h"
 
 namespace tokcask::files {
 
@@ -33,63 +31,30 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kNewPrefix = ".new.";
+constexpr std::string_view kSetAsidePrefix = "data.mdb.set-aside-";
 
 Error io_error(const fs::path& path, std::string_view doing, int error) {
   return {Errc::kIo, fmt::format("{}: cannot {}: {}", path.string(), doing, std::strerror(error))};
 }
-
-// A whole file, mapped to be read.
-class MappedFile {
- public:
-  // Without waiting for a FIFO that lies in its place.
-  explicit MappedFile(const fs::path& path)
-      : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)) {
-    if (fd_ < 0) throw io_error(path, "open", errno);
-    struct stat status{};
-    const int error = fstat(fd_, &status) == 0 ? 0 : errno;
-    size_ = static_cast<std::size_t>(status.st_size);
-    if (error == 0 && S_ISREG(status.st_mode) && size_ > 0)
-      base_ = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, 0);
-    const int map_error = base_ == MAP_FAILED ? errno : 0;
-    if (error == 0 && map_error == 0 && S_ISREG(status.st_mode)) return;
-    close(fd_);
-    if (error != 0 || map_error != 0) throw io_error(path, "read", error != 0 ? error : map_error);
-    throw Error(Errc::kIo, fmt::format("{}: not a regular file, so not a store", path.string()));
-  }
-  ~MappedFile() {
-    if (base_ != nullptr) munmap(base_, size_);
-    close(fd_);
-  }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  [[nodiscard]] std::span<const std::byte> bytes() const {
-    return {static_cast<const std::byte*>(base_), size_};
-  }
-
- private:
-  int fd_;
-  std::size_t size_ = 0;
-  void* base_ = nullptr;
-};
 
 // One look at a file that a writer may be changing. With `txnid`, that of the snapshot walked.
 Inspection inspect_once(const fs::path& data, std::uint64_t& txnid) {
   const MappedFile file(data);
   switch (lmdb::probe(file.bytes())) {
     case lmdb::FileKind::kEmpty:
-      return {Condition::kBad, "has zero bytes"};
+      return {Condition::kBad, "has zero bytes", {}};
     case lmdb::FileKind::kForeign:
-      return {Condition::kBad, "is not a store, or its beginning is damaged"};
+      return {Condition::kBad, "is not a store, or its beginning is damaged", {}};
     case lmdb::FileKind::kOtherVersion:
-      return {Condition::kBad, "was written by another version of LMDB"};
+      return {Condition::kBad, "was written by another version of LMDB", {}};
     case lmdb::FileKind::kLmdb:
       break;
   }
-  const lmdb::WalkReport report = lmdb::walk(file.bytes());
+  lmdb::WalkReport report = lmdb::walk(file.bytes());
   txnid = report.txnid;
-  if (report.ok) return {Condition::kGood, {}};
-  return {Condition::kBad,
-          fmt::format("is damaged: {}", report.findings.empty() ? "" : report.findings.front())};
+  if (report.ok) return {Condition::kGood, {}, {}};
+  std::string why = fmt::format("is damaged: {}", report.findings.empty() ? "" : report.findings.front());
+  return {Condition::kBad, std::move(why), std::move(report.findings)};
 }
 
 void sync_directory(const fs::path& directory) {
@@ -174,15 +139,6 @@ void remove_other_lock_directories(const fs::path& root, const FileId& current) 
   for (const fs::directory_entry& entry : fs::directory_iterator(root / "locks", ignored)) {
     if (entry.path().filename() != keep) fs::remove_all(entry.path(), ignored);
   }
-}
-
-rows::StoreRow new_store_row(std::size_t page_bytes) {
-  rows::StoreRow row;
-  row.page_bytes = static_cast<std::uint32_t>(page_bytes);
-  std::random_device random;
-  for (auto& byte : row.uuid) byte = static_cast<std::uint8_t>(random());
-  row.created_ns = now_ns();
-  return row;
 }
 
 }  // namespace
@@ -291,39 +247,78 @@ std::unique_ptr<lmdb::Environment> open_environment(const fs::path& root, const 
   }
 }
 
-fs::path set_aside(const fs::path& root) {
-  const fs::path data = root / "data.mdb";
-  fs::path target;
-  for (unsigned n = 1;; ++n) {
-    target = root / fmt::format("data.mdb.set-aside-{}", n);
-    struct stat status{};
-    if (lstat(target.c_str(), &status) != 0 && errno == ENOENT) break;
-  }
-  // Two names for a moment, so that nobody finds none.
-  const bool linked = link(data.c_str(), target.c_str()) == 0;
-  if (!linked && rename(data.c_str(), target.c_str()) != 0) throw io_error(data, "rename", errno);
-  unlink((root / "access.shm").c_str());
-  try {
-    create(root);
-  } catch (const Error&) {
-    if (linked) unlink(target.c_str());
-    throw;
-  }
-  return target;
+rows::StoreRow new_store_row(std::size_t page_bytes) {
+  rows::StoreRow row;
+  row.page_bytes = static_cast<std::uint32_t>(page_bytes);
+  std::random_device random;
+  for (auto& byte : row.uuid) byte = static_cast<std::uint8_t>(random());
+  row.created_ns = now_ns();
+  return row;
+}
+
+void make_empty(const fs::path& directory, const fs::path& name) {
+  const auto environment = lmdb::Environment::open(directory, lmdb::Environment::Mode::kCreate, name);
+  lmdb::WriteTransaction transaction(*environment);
+  const rows::StoreRow row = new_store_row(environment->page_bytes());
+  transaction.put(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes(), rows::bytes_of(row));
+  transaction.commit();
+  environment->sync();
 }
 
 void create(const fs::path& root) {
   NewFile fresh(root);
-  {
-    const auto environment =
-        lmdb::Environment::open(fresh.directory(), lmdb::Environment::Mode::kCreate, root / "data.mdb");
-    lmdb::WriteTransaction transaction(*environment);
-    const rows::StoreRow row = new_store_row(environment->page_bytes());
-    transaction.put(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes(), rows::bytes_of(row));
-    transaction.commit();
-    environment->sync();
-  }
+  make_empty(fresh.directory(), root / "data.mdb");
   fresh.install();
+}
+
+// ---- SetAside ----
+
+namespace {
+
+std::vector<fs::path> set_aside_files(const fs::path& root) {
+  std::vector<fs::path> found;
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, ignored)) {
+    if (entry.path().filename().string().starts_with(kSetAsidePrefix)) found.push_back(entry.path());
+  }
+  return found;
+}
+
+}  // namespace
+
+SetAside::SetAside(const fs::path& root) : root_(root) {
+  const fs::path data = root / "data.mdb";
+  const auto id = id_of(data);
+  for (const fs::path& file : set_aside_files(root)) {
+    if (id && id_of(file) != id) continue;
+    path_ = file;  // from one that was killed here
+    linked_ = true;
+    return;
+  }
+  for (unsigned n = 1;; ++n) {
+    path_ = root / fmt::format("{}{}", kSetAsidePrefix, n);
+    struct stat status{};
+    if (lstat(path_.c_str(), &status) != 0 && errno == ENOENT) break;
+  }
+  linked_ = link(data.c_str(), path_.c_str()) == 0;
+  if (!linked_ && rename(data.c_str(), path_.c_str()) != 0) throw io_error(data, "rename", errno);
+}
+
+SetAside::~SetAside() {
+  if (kept_) return;
+  if (linked_) {
+    unlink(path_.c_str());
+  } else {
+    static_cast<void>(rename(path_.c_str(), (root_ / "data.mdb").c_str()));
+  }
+}
+
+void SetAside::keep() {
+  kept_ = true;
+  unlink((root_ / "access.shm").c_str());
+  for (const fs::path& file : set_aside_files(root_)) {
+    if (file != path_) unlink(file.c_str());
+  }
 }
 
 // ---- NewFile ----

@@ -23,8 +23,10 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "lmdb/environment.h"
+#include "record/rows.h"
 
 namespace tokcask {
 
@@ -42,7 +44,8 @@ enum class Condition { kAbsent, kGood, kBad };
 
 struct Inspection {
   Condition condition = Condition::kAbsent;
-  std::string why;  // not good: a clause that goes on from "it"
+  std::string why;                    // not good: a clause that goes on from "it"
+  std::vector<std::string> findings;  // what the walker found, one sentence each
 };
 
 // Whether `root`/data.mdb is a file whose structure LMDB can be trusted with. Needs no lock: a file that a
@@ -65,12 +68,37 @@ std::string_view network_file_system(long type) noexcept;
 std::unique_ptr<lmdb::Environment> open_environment(const std::filesystem::path& root, const FileId& id,
                                                     lmdb::Environment::Mode mode);
 
-// Keeps data.mdb as the first free data.mdb.set-aside-N, puts an empty store in its place, removes what
-// belongs to it alone, and returns the new name. The caller holds the write lock.
-std::filesystem::path set_aside(const std::filesystem::path& root);
+// The row of a store that begins now.
+rows::StoreRow new_store_row(std::size_t page_bytes);
+// Makes `directory`/data.mdb, an empty store, durable and closed. Errors speak of `name`.
+void make_empty(const std::filesystem::path& directory, const std::filesystem::path& name);
 
 // Makes an empty store. The caller holds the write lock and knows that there is no data.mdb.
 void create(const std::filesystem::path& root);
+
+// Gives data.mdb a second name, data.mdb.set-aside-N, so that it is kept when another file takes its place;
+// at each moment there is a whole data.mdb. Where there are no hard links it is renamed instead. The caller
+// holds the write lock.
+class SetAside {
+ public:
+  // Throws Error(kIo).
+  explicit SetAside(const std::filesystem::path& root);
+  // Undoes it, unless it is to be kept.
+  ~SetAside();
+  SetAside(const SetAside&) = delete;
+  SetAside& operator=(const SetAside&) = delete;
+
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  // After the other file is in place: removes what was set aside before, and what belongs to the old file
+  // alone.
+  void keep();
+
+ private:
+  std::filesystem::path root_;
+  std::filesystem::path path_;
+  bool linked_ = false;
+  bool kept_ = false;
+};
 
 // A data file in the making, in a directory of its own: complete under another name first, then renamed, so
 // that a kill leaves the old one or the new one, whole. The caller holds the write lock.

@@ -1,11 +1,22 @@
-// Engine::verify(): every record and every total, on one snapshot.
+// Engine::verify(): every page, every record and every total, on one snapshot.
+#include "cache/verify.h"
+
 #include <fmt/format.h>
 
+#include <chrono>
+#include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include <tokcask/cache.h>
+
 #include "cache/engine.h"
+#include "cache/mapped_file.h"
+#include "cache/salvage.h"
 #include "cache/store_files.h"
+#include "cache/write_lock.h"
+#include "lmdb/walker.h"
 
 namespace tokcask {
 
@@ -104,20 +115,106 @@ class Verification {
 
 }  // namespace
 
-VerifyReport Engine::verify() {
-  // First the pages, without LMDB, which would trust them.
-  const files::Inspection inspection = files::inspect(root_);
-  if (inspection.condition != files::Condition::kGood) {
-    VerifyReport report;
-    report.structure_ok = false;
-    report.findings.push_back(
-        {{},
-         fmt::format("data.mdb {}",
-                     inspection.condition == files::Condition::kAbsent ? "is gone" : inspection.why)});
-    return report;
-  }
-  const lmdb::ReadTransaction transaction(*environment_);
+VerifyReport verify_tables(const lmdb::ReadTransaction& transaction) {
   return Verification(transaction).run();
+}
+
+void note(const Recovery& recovery, VerifyReport& report) {
+  report.kept_as = recovery.kept.filename().string();
+  if (!recovery.salvaged) return;
+  report.saved = recovery.salvaged->saved;
+  report.lost = recovery.salvaged->lost();
+}
+
+namespace {
+
+// A file that is not fit for LMDB.
+VerifyReport report_of(std::vector<std::string> findings) {
+  VerifyReport report;
+  report.structure_ok = false;
+  for (std::string& finding : findings) report.findings.push_back({{}, std::move(finding)});
+  return report;
+}
+
+VerifyReport report_of(const files::Inspection& inspection) {
+  if (!inspection.findings.empty()) return report_of(inspection.findings);
+  const bool absent = inspection.condition == files::Condition::kAbsent;
+  return report_of({fmt::format("data.mdb {}", absent ? "is gone" : inspection.why)});
+}
+
+// Meta pages are overwritten while others commit, so what is wrong has to stay wrong.
+std::vector<std::string> lasting_meta_findings(lmdb::Bytes file) {
+  constexpr int kLooks = 8;
+  constexpr std::chrono::milliseconds kPause{2};
+  std::vector<std::string> findings = lmdb::meta_findings(file);
+  for (int looks = 1; !findings.empty() && looks < kLooks; ++looks) {
+    std::this_thread::sleep_for(kPause);
+    findings = lmdb::meta_findings(file);
+  }
+  return findings;
+}
+
+}  // namespace
+
+VerifyReport Engine::verify() {
+  // First the pages, without LMDB, which would trust them: those of a snapshot that is held, so that nobody
+  // writes to them meanwhile. Its meta page may be overwritten as soon as two commits have followed.
+  constexpr int kMostAttempts = 16;
+  try {
+    for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+      const lmdb::ReadTransaction transaction(*environment_);
+      const std::optional<MappedFile> mapped =
+          map_ == nullptr ? std::optional<MappedFile>(data_) : std::nullopt;
+      const lmdb::Bytes file = mapped ? mapped->bytes() : lmdb::Bytes(map_, environment_->file_bytes());
+      const auto meta = lmdb::meta_pages(file)[transaction.id() % lmdb::layout::kMetaPages];
+      if (!meta || meta->txnid != transaction.id()) continue;
+      std::vector<std::string> findings = lasting_meta_findings(file);
+      if (!findings.empty()) return report_of(std::move(findings));
+      lmdb::WalkReport walked = lmdb::walk_snapshot(file, *meta);
+      if (!walked.ok) return report_of(std::move(walked.findings));
+      return verify_tables(transaction);
+    }
+  } catch (const Error& error) {
+    // The store row is gone, or the file was cut off.
+    if (error.code() != Errc::kDamaged) throw;
+    return report_of({fmt::format("data.mdb: {}", error.what())});
+  }
+  // No meta page is that of the transaction which LMDB takes for the last.
+  return report_of(files::inspect(root_));
+}
+
+namespace {
+
+// What is wrong with a store that cannot be opened; nothing when it can be.
+std::optional<VerifyReport> unusable(const std::filesystem::path& root, Options options) {
+  options.read_only = true;
+  options.observe = true;
+  try {
+    static_cast<void>(TokenizedCache::open(root, options));
+    return std::nullopt;
+  } catch (const Error& error) {
+    if (error.code() != Errc::kDamaged) throw;
+    const files::Inspection inspection = files::inspect(root);
+    return inspection.condition == files::Condition::kGood ? report_of({error.what()})
+                                                           : report_of(inspection);
+  }
+}
+
+}  // namespace
+
+VerifyReport verify(const std::filesystem::path& root, const VerifyOptions& verify_options, Options options) {
+  options.max_bytes.reset();
+  options.read_only = options.observe = !verify_options.repair;
+  std::optional<VerifyReport> report = unusable(root, options);
+  if (!report) return TokenizedCache::open(root, options).verify(verify_options);
+  if (!verify_options.repair) return *std::move(report);
+  {
+    WriteLock write_lock(std::filesystem::absolute(root) / "write.lock");
+    const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
+    if (unusable(root, options)) note(recover(root, {}, NoRoom::kThrow), *report);
+  }
+  report->repaired = is_clean(verify(root, {}, options));
+  return *std::move(report);
 }
 
 }  // namespace tokcask

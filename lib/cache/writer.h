@@ -36,6 +36,7 @@
 #include "cache/compact.h"
 #include "cache/history.h"
 #include "cache/pending.h"
+#include "cache/salvage.h"
 #include "cache/store_files.h"
 #include "cache/victims.h"
 #include "cache/write_lock.h"
@@ -96,6 +97,8 @@ class Writer {
     bool fits = true;
   };
   Lowered lower(std::uint64_t max_bytes, const WriteLimits& limits);
+  // Saves what is intact of a file whose pages or tables are damaged; see salvage.h.
+  Recovery repair(const WriteLimits& limits);
   // The file that one of them made, once it is in place.
   [[nodiscard]] const std::optional<FileId>& new_file() const noexcept { return new_file_; }
 

@@ -63,6 +63,17 @@ std::uint64_t Writer::clear(const WriteLimits& limits) {
   return made.left_out;
 }
 
+Recovery Writer::repair(const WriteLimits& limits) {
+  const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
+  // Nothing else of begin(): LMDB is not to read this file any more.
+  if (const auto current = files::id_of(root_ / "data.mdb"); current && *current != environment_->file_id())
+    throw Replaced{};
+  Recovery recovery = recover(root_, limits.max_bytes, NoRoom::kThrow);
+  new_file_ = recovery.file;
+  access_->note_replaced();
+  return recovery;
+}
+
 void Writer::remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report) {
   Rewrite how;
   how.fate = rows::Fate::kPruned;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <lmdb.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -181,6 +182,32 @@ void Environment::sync() const {
   check(mdb_env_sync(env_, kAlsoWithNoSync), "sync", path_);
 }
 
+void Environment::require_whole() const {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  const std::int64_t tick = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  if (looked_ns_.load(std::memory_order_relaxed) == tick &&
+      looked_txnid_.load(std::memory_order_relaxed) == last_txnid()) {
+    return;
+  }
+  // Before the length is read: another thread may see a longer file meanwhile.
+  const std::uint64_t longest = longest_.load(std::memory_order_acquire);
+  const std::uint64_t bytes = file_bytes();
+  if (bytes < longest) cut_.store(true, std::memory_order_relaxed);
+  if (cut_.load(std::memory_order_relaxed)) {
+    throw Error(
+        Errc::kDamaged,
+        fmt::format("{}: was cut off while it was open: it had {} bytes; close it and open it again for "
+                    "writing: that saves what is left",
+                    path_.string(), longest));
+  }
+  for (std::uint64_t known = longest; bytes > known;) {
+    if (longest_.compare_exchange_weak(known, bytes, std::memory_order_release)) break;
+  }
+  looked_txnid_.store(last_txnid(), std::memory_order_relaxed);
+  looked_ns_.store(tick, std::memory_order_relaxed);
+}
+
 std::optional<std::uint64_t> Environment::file_offset(Bytes value) const noexcept {
   // The map is aligned to the system's pages, and so are the file's pages in it unless they are larger.
   if (page_bytes_ > static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) return std::nullopt;
@@ -223,6 +250,7 @@ int Environment::clear_dead_readers() const noexcept {
 // ---- ReadTransaction ----
 
 ReadTransaction::ReadTransaction(const Environment& environment) : environment_(&environment) {
+  environment.require_whole();
   int code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   if (code == MDB_READERS_FULL && environment.clear_dead_readers() > 0) {
     code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
@@ -236,7 +264,10 @@ ReadTransaction::~ReadTransaction() {
 
 void ReadTransaction::reset() noexcept { mdb_txn_reset(txn_); }
 
-void ReadTransaction::renew() { check(mdb_txn_renew(txn_), "renew a snapshot", environment_->path_); }
+void ReadTransaction::renew() {
+  environment_->require_whole();
+  check(mdb_txn_renew(txn_), "renew a snapshot", environment_->path_);
+}
 
 std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
 
@@ -274,6 +305,7 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
 // ---- WriteTransaction ----
 
 WriteTransaction::WriteTransaction(const Environment& environment) : environment_(&environment) {
+  environment.require_whole();
   check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write", environment.path_);
 }
 
@@ -332,6 +364,7 @@ bool WriteTransaction::erase(Table table, Bytes key) {
 void WriteTransaction::commit() {
   // LMDB frees the transaction whether or not the commit succeeds.
   check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit", environment_->path_);
+  environment_->require_whole();  // the file may be longer now
 }
 
 // ---- Cursor ----

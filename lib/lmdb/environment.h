@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -86,6 +87,10 @@ class Environment {
   [[nodiscard]] FileId file_id() const;
   // Makes all that was committed durable; for kCreate.
   void sync() const;
+  // Throws Error(kDamaged) when the file is shorter than it was: what was cut off would be a signal when it
+  // is touched. Looks at most once per tick of the coarse clock, 1 to 4 ms, so what is cut off a moment
+  // before a touch still is one. Transactions do this when they begin.
+  void require_whole() const;
   // Where in the file a value begins that a read transaction returned whole, by the header of its first page.
   // Nothing when that cannot be found: the file's pages are larger than the system's.
   [[nodiscard]] std::optional<std::uint64_t> file_offset(Bytes value) const noexcept;
@@ -109,6 +114,10 @@ class Environment {
   std::array<unsigned, kTableCount> tables_{};
   std::size_t page_bytes_ = 0;
   bool read_only_ = false;
+  mutable std::atomic<std::uint64_t> longest_{0};   // that the file was seen to be
+  mutable std::atomic<std::int64_t> looked_ns_{0};  // coarse clock
+  mutable std::atomic<std::uint64_t> looked_txnid_{0};
+  mutable std::atomic<bool> cut_{false};  // for ever: what is written behind the cut mends nothing
 };
 
 // A snapshot of the store. While it is active its pages are not reused; reset() gives the snapshot up but

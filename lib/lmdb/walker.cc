@@ -35,10 +35,8 @@ std::optional<Meta> read_meta(Bytes file, std::uint64_t number, std::size_t offs
   return meta;
 }
 
-using Metas = std::array<std::optional<Meta>, kMetaPages>;
-
 // Meta page 1 lies one page into the file. Without meta page 0 to tell how far that is, it is looked for.
-Metas read_metas(Bytes file) {
+MetaPages read_metas(Bytes file) {
   if (const auto first = read_meta(file, 0, 0)) return {first, read_meta(file, 1, first->free.pad)};
   for (std::size_t at = kMinPageBytes; at <= kMaxPageBytes; at *= 2) {
     if (const auto second = read_meta(file, 1, at)) return {std::nullopt, second};
@@ -115,8 +113,10 @@ struct Page {
 
 class Walker {
  public:
-  explicit Walker(Bytes file) : file_(file) {}
-  WalkReport walk();
+  explicit Walker(Bytes file, const EntrySink* sink = nullptr) : file_(file), sink_(sink) {}
+  WalkReport walk_newest();
+  std::vector<std::string> check_metas();
+  WalkReport walk_snapshot(const Meta& meta);
 
  private:
   template <class... Args>
@@ -127,7 +127,7 @@ class Walker {
     ++report_.finding_count;
   }
 
-  const Meta* newest_meta(const Metas& metas);
+  const Meta* newest_meta(const MetaPages& metas);
   void walk_tree(Tree tree);
   void walk_page(Tree& tree, std::uint64_t number, std::uint64_t parent, unsigned levels, Bounds bounds);
   void walk_entry(Tree& tree, const Page& page, const Node& node);
@@ -144,6 +144,7 @@ class Walker {
   [[nodiscard]] const std::byte* at(std::uint64_t page) const { return file_.data() + page * page_bytes_; }
 
   Bytes file_;
+  const EntrySink* sink_;  // may be null
   WalkReport report_;
   std::size_t page_bytes_ = 0;
   std::uint64_t file_pages_ = 0;            // whole pages in the file
@@ -152,30 +153,42 @@ class Walker {
   std::vector<std::uint16_t> node_starts_;  // for read_nodes(): all zero between calls
 };
 
-WalkReport Walker::walk() {
-  const Metas metas = read_metas(file_);
+WalkReport Walker::walk_newest() {
+  const MetaPages metas = read_metas(file_);
   const Meta* const meta = newest_meta(metas);
-  if (meta == nullptr) return report_;
-  page_bytes_ = meta->free.pad;
+  return meta == nullptr ? report_ : walk_snapshot(*meta);
+}
+
+std::vector<std::string> Walker::check_metas() {
+  newest_meta(read_metas(file_));
+  return std::move(report_.findings);
+}
+
+WalkReport Walker::walk_snapshot(const Meta& meta) {
+  if (!page_size_ok(meta.free.pad)) {
+    find("{} bytes are said to be the size of a page.", meta.free.pad);
+    return report_;
+  }
+  page_bytes_ = meta.free.pad;
   file_pages_ = file_.size() / page_bytes_;
   report_.meta_usable = true;
-  report_.txnid = meta->txnid;
-  report_.last_page = meta->last_page;
-  report_.page_bytes = meta->free.pad;
-  reached_.resize(meta->last_page < file_pages_ ? meta->last_page + 1 : file_pages_);
+  report_.txnid = meta.txnid;
+  report_.last_page = meta.last_page;
+  report_.page_bytes = meta.free.pad;
+  reached_.resize(meta.last_page < file_pages_ ? meta.last_page + 1 : file_pages_);
   node_starts_.resize(page_bytes_ / 2);
 
-  if (meta->last_page + 1 < kMetaPages) find("Page {} is said to be the last in use.", meta->last_page);
-  const std::uint64_t home = metas[1] && meta == &*metas[1] ? 1 : 0;
-  walk_tree({.role = Role::kFreeList, .name = {}, .home = home, .record = meta->free});
-  walk_tree({.role = Role::kMain, .name = {}, .home = home, .record = meta->main});
+  if (meta.last_page + 1 < kMetaPages) find("Page {} is said to be the last in use.", meta.last_page);
+  const std::uint64_t home = meta.txnid % kMetaPages;
+  walk_tree({.role = Role::kFreeList, .name = {}, .home = home, .record = meta.free});
+  walk_tree({.role = Role::kMain, .name = {}, .home = home, .record = meta.main});
   check_free_pages();
   report_.ok = report_.finding_count == 0;
   return report_;
 }
 
 // The meta page that LMDB uses: that of the higher transaction. LMDB refuses the file when either is invalid.
-const Meta* Walker::newest_meta(const Metas& metas) {
+const Meta* Walker::newest_meta(const MetaPages& metas) {
   for (std::size_t i = 0; i < kMetaPages; ++i) {
     if (!metas[i]) find("Page {} is not a valid meta page.", i);
   }
@@ -250,7 +263,12 @@ void Walker::walk_entry(Tree& tree, const Page& page, const Node& node) {
   }
   std::optional<Bytes> value = Bytes(node.data(), node.header.value_bytes());
   if (node.header.flags == kNodeOverflow) value = overflow_value(tree, page, node);
-  if (tree.role == Role::kFreeList && value) walk_free_entry(page, node.key(), *value);
+  if (!value) return;
+  if (tree.role == Role::kFreeList) {
+    walk_free_entry(page, node.key(), *value);
+  } else if (sink_ != nullptr && *sink_) {
+    (*sink_)({reinterpret_cast<const char*>(tree.name.data()), tree.name.size()}, node.key(), *value);
+  }
 }
 
 void Walker::walk_free_entry(const Page& page, Bytes key, Bytes pages) {
@@ -445,7 +463,7 @@ void Walker::check_free_pages() {
 
 FileKind probe(Bytes file) {
   if (file.empty()) return FileKind::kEmpty;
-  const Metas metas = read_metas(file);
+  const MetaPages metas = read_metas(file);
   if (metas[0] || metas[1]) return FileKind::kLmdb;
   const auto magic_at = [&](std::size_t offset, std::uint32_t not_version) {
     return file.size() >= offset + 8 && load<std::uint32_t>(file.data() + offset) == kMagic &&
@@ -455,6 +473,14 @@ FileKind probe(Bytes file) {
   return other ? FileKind::kOtherVersion : FileKind::kForeign;
 }
 
-WalkReport walk(Bytes file) { return Walker(file).walk(); }
+MetaPages meta_pages(Bytes file) { return read_metas(file); }
+
+std::vector<std::string> meta_findings(Bytes file) { return Walker(file).check_metas(); }
+
+WalkReport walk(Bytes file) { return Walker(file).walk_newest(); }
+
+WalkReport walk_snapshot(Bytes file, const Meta& meta, const EntrySink& sink) {
+  return Walker(file, &sink).walk_snapshot(meta);
+}
 
 }  // namespace tokcask::lmdb

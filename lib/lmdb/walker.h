@@ -13,11 +13,17 @@
 // commits after it freed them; then the walk is as safe, but what it reports may be false.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "lmdb/page_layout.h"
 
 namespace tokcask::lmdb {
 
@@ -54,5 +60,23 @@ struct WalkReport {
 // and nothing else; and each of those, which must have keys in byte order, no duplicates, and keys and values
 // whose sizes are multiples of 8. When it is good, every value in it is therefore 8-byte aligned.
 WalkReport walk(std::span<const std::byte> file);
+
+// The meta pages of `file` that are valid, by number. Copies: LMDB overwrites one of them with each commit.
+using MetaPages = std::array<std::optional<layout::Meta>, layout::kMetaPages>;
+MetaPages meta_pages(std::span<const std::byte> file);
+
+// What is wrong with the meta pages, apart from all that they refer to; one sentence each.
+std::vector<std::string> meta_findings(std::span<const std::byte> file);
+
+// Is given each entry of each named database, in key order, as the walk comes to it: before it is known
+// whether the rest is good. Points into the file.
+using EntrySink = std::function<void(std::string_view database, std::span<const std::byte> key,
+                                     std::span<const std::byte> value)>;
+
+// As walk(), but walks the snapshot of `meta` alone, whatever the meta pages of the file say by now: an older
+// one, or that of a transaction which keeps its pages from being reused, so that a live file gives no false
+// findings.
+WalkReport walk_snapshot(std::span<const std::byte> file, const layout::Meta& meta,
+                         const EntrySink& sink = {});
 
 }  // namespace tokcask::lmdb

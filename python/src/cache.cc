@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -25,9 +26,17 @@ nb::object to_python(std::optional<TokenView> view) {
 
 nb::str to_python(std::string_view text) { return nb::str(text.data(), text.size()); }
 
+constexpr std::array<std::string_view, 3> kVerifyPolicies = {"off", "first", "always"};  // by VerifyPolicy
+
+VerifyPolicy to_verify_policy(std::string_view name) {
+  const auto* const found = std::find(kVerifyPolicies.begin(), kVerifyPolicies.end(), name);
+  if (found == kVerifyPolicies.end()) throw nb::value_error("verify must be 'off', 'first' or 'always'");
+  return static_cast<VerifyPolicy>(found - kVerifyPolicies.begin());
+}
+
 Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
                    double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem,
-                   nb::handle run_id) {
+                   nb::handle run_id, std::string_view verify) {
   const auto milliseconds = [](double seconds, const char* name) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
   };
@@ -42,16 +51,17 @@ Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb
   options.derive_lengths = derive_lengths;
   options.allow_network_filesystem = allow_network_filesystem;
   options.run_id = to_run_id(run_id);
+  options.verify = to_verify_policy(verify);
   return options;
 }
 
 std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool read_only, double lock_timeout,
                              nb::handle batch_bytes, double batch_age, bool populate, bool derive_lengths,
-                             bool allow_network_filesystem, nb::handle run_id) {
+                             bool allow_network_filesystem, nb::handle run_id, std::string_view verify) {
   return std::make_unique<Handle>(OpenArguments{
       .path = std::filesystem::absolute(to_path(root, "root")).string(),
       .options = to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, populate,
-                            derive_lengths, allow_network_filesystem, run_id),
+                            derive_lengths, allow_network_filesystem, run_id, verify),
   });
 }
 
@@ -293,7 +303,8 @@ nb::tuple get_state(Handle& self) {
                         options.max_bytes ? nb::object(nb::int_(*options.max_bytes)) : nb::none(),
                         options.read_only, seconds(options.lock_timeout), options.batch_bytes,
                         seconds(options.batch_age), options.allow_network_filesystem, options.derive_lengths,
-                        self.run_id());
+                        self.run_id(),
+                        to_python(kVerifyPolicies.at(static_cast<std::size_t>(options.verify))));
 }
 
 void set_state(Handle* self, const nb::tuple& state) {
@@ -301,7 +312,7 @@ void set_state(Handle* self, const nb::tuple& state) {
       .path = to_path(state[0], "root"),
       .options = to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
                             nb::cast<double>(state[5]), false, nb::cast<bool>(state[7]),
-                            nb::cast<bool>(state[6]), state[8]),
+                            nb::cast<bool>(state[6]), state[8], nb::cast<std::string_view>(state[9])),
   });
 }
 
@@ -345,8 +356,14 @@ void bind_reports(nb::module_& module) {
       .def_ro("structure_ok", &VerifyReport::structure_ok, "Whether pages, counts and tables agree.")
       .def_ro("findings", &VerifyReport::findings, "The first 100 findings; the counts are complete.")
       .def_prop_ro(
-          "ok", [](const VerifyReport& self) { return self.structure_ok && self.damaged == 0; },
-          "Whether nothing was found.")
+          "ok",
+          [](const VerifyReport& self) { return (self.structure_ok && self.damaged == 0) || self.repaired; },
+          "Whether the store is whole: nothing was found, or it was repaired.")
+      .def_ro("repaired", &VerifyReport::repaired, "Whether damage was found and the store is whole now.")
+      .def_ro("saved", &VerifyReport::saved, "Entries that a repaired store has.")
+      .def_ro("lost", &VerifyReport::lost, "Entries that a repair could not save, as far as can be told.")
+      .def_ro("kept_as", &VerifyReport::kept_as,
+              "The name of the damaged data file, where a repair replaced it; else ''.")
       .def("__repr__", [](const VerifyReport& self) {
         return nb::str("VerifyReport(records={}, damaged={}, structure_ok={})")
             .format(self.records, self.damaged, self.structure_ok);
@@ -355,17 +372,18 @@ void bind_reports(nb::module_& module) {
 
 void bind_access(nb::class_<Handle>& cache) {
   cache
-      .def_static(
-          "open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = nb::none(),
-          nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
-          nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
-          nb::arg("populate") = false, nb::arg("derive_lengths") = true,
-          nb::arg("allow_network_filesystem") = false, nb::arg("run_id") = nb::none(),
-          nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int | None = None, "
-                  "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
-                  "batch_age: float = 1.0, populate: bool = False, derive_lengths: bool = True, "
-                  "allow_network_filesystem: bool = False, run_id: int | None = None) -> TokenizedCache"),
-          docs::kOpen)
+      .def_static("open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = nb::none(),
+                  nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
+                  nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
+                  nb::arg("populate") = false, nb::arg("derive_lengths") = true,
+                  nb::arg("allow_network_filesystem") = false, nb::arg("run_id") = nb::none(),
+                  nb::arg("verify") = "first",
+                  nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int | None = None, "
+                          "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                          "batch_age: float = 1.0, populate: bool = False, derive_lengths: bool = True, "
+                          "allow_network_filesystem: bool = False, run_id: int | None = None, "
+                          "verify: str = 'first') -> TokenizedCache"),
+                  docs::kOpen)
       .def("get", get, nb::arg("key"), nb::sig("def get(self, key: CacheKey) -> CachedTokens | None"),
            docs::kGet)
       .def("get_many", get_many, nb::arg("keys"),
@@ -437,8 +455,10 @@ void bind_care(nb::class_<Handle>& cache) {
            nb::sig("def save_manifest(self, tokenizer_sha: str | None = None) -> None"), docs::kSaveManifest)
       .def(
           "verify",
-          [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.verify(); }); },
-          docs::kVerify)
+          [](Handle& self, bool repair) {
+            return self.without_gil([&](TokenizedCache& store) { return store.verify({.repair = repair}); });
+          },
+          nb::kw_only(), nb::arg("repair") = false, docs::kVerify)
       .def("stats", stats, nb::sig("def stats(self) -> dict[str, typing.Any]"), docs::kStats)
       .def("runs", runs, nb::sig("def runs(self) -> list[dict[str, typing.Any]]"), docs::kRuns)
       .def("survey", survey, nb::sig("def survey(self) -> dict[str, typing.Any]"), docs::kSurvey)

@@ -39,9 +39,12 @@ allow_network_filesystem
                 network file systems do not share maps and locks between hosts, so they are refused
 run_id          belong to this run, if it is alive, rather than begin one: for processes that a launcher starts;
                 forked and unpickled handles know theirs
+verify          when a record's checksum is compared: 'first', when a process looks it up for the first time;
+                'always'; or 'off'
 
 A store that is damaged, empty or of another version is renamed to <name>.set-aside-<n>, with a warning, and a
-new one is made. Raises ValueError, FileNotFoundError, BusyError, UnsupportedError or OSError.)";
+new one is made of every entry that is intact. Raises ValueError, FileNotFoundError, BusyError, UnsupportedError
+or OSError.)";
 
 inline constexpr const char* kGet =
     "The entry under key, or None. Never raises for what is in the store. Counts a hit or a miss and records "
@@ -105,9 +108,11 @@ inline constexpr const char* kSaveManifest =
     "Remembers which tokenizer this store was last used with, and flushes.";
 
 inline constexpr const char* kVerify =
-    "Checks every record against its checksum and the tables against each other, on one snapshot. Counts no "
-    "hits\n"
-    "and records no accesses.";
+    "Checks every page, every record against its checksum and the tables against each other, on one "
+    "snapshot.\n"
+    "Counts no hits and records no accesses. With repair=True what is damaged is left out, and what is "
+    "intact\n"
+    "kept; the store is written anew for that.";
 
 inline constexpr const char* kStats = R"(All figures, read in constant time.
 

@@ -1,7 +1,13 @@
 // Damaged records: a miss and one warning, never wrong tokens, never an exception.
+#include <tokcask/dataset.h>
+
+#include <atomic>
 #include <cstring>
 #include <fstream>
+#include <thread>
 
+#include "cache/store_files.h"
+#include "lmdb/walker.h"
 #include "record/record.h"
 #include "record/rows.h"
 #include "support.h"
@@ -198,6 +204,245 @@ TEST_CASE("shared memory that is damaged, removed or another store's costs no en
   CHECK(cache.prune(std::chrono::hours(1)) == 0);
   CHECK(cache.stats().entry_count == 105);
   CHECK(f.messages.count("cannot share access times") == unusable);
+}
+
+// ---- Repair ----
+
+TEST_CASE("a repair leaves out damaged records and keeps the rest") {
+  Fixture f;
+  fill(f, 600);
+  change_record(f, key(2), [](auto& value) { value[60] ^= std::byte{1}; });
+  auto cache = f.open();
+  const VerifyReport report = cache.verify({.repair = true});
+  CHECK(report.damaged == 1);
+  CHECK(report.structure_ok);
+  CHECK(report.repaired);
+  CHECK(report.saved == 4);
+  CHECK(report.lost == 1);
+  CHECK(report.kept_as.empty());
+  CHECK(cache.stats().entry_count == 4);
+  CHECK_FALSE(cache.get(key(2)));
+  CHECK(f.messages.count("damaged") == 0);  // there is nothing left that is
+  for (const std::uint64_t i : {0, 1, 3, 4}) CHECK(copy_of(cache.get(key(i))->input_ids()) == ids(i, 600));
+}
+
+TEST_CASE("a repair makes the entry table anew from the records") {
+  Fixture f;
+  fill(f, 600);
+  change_value(f, "meta", rows::MetaKey(rows::Tag::kEntries, 0).bytes(),
+               [](auto& value) { std::memset(value.data(), 0x5a, value.size()); });
+  auto cache = f.open();
+  cache.put(key(9), {.input_ids = ids(9, 50)});
+  const VerifyReport report = cache.verify({.repair = true});
+  CHECK_FALSE(report.structure_ok);
+  CHECK(report.repaired);
+  CHECK(report.saved >= 5);
+  CHECK(report.lost == 0);
+  CHECK(report.kept_as == "data.mdb.set-aside-1");
+  for (std::uint64_t i = 0; i < 5; ++i) CHECK(copy_of(cache.get(key(i))->input_ids()) == ids(i, 600));
+  CHECK(copy_of(cache.get(key(9))->input_ids()) == ids(9, 50));  // what was pending moved along
+  CHECK(is_clean(f));
+}
+
+TEST_CASE("a repair of wrong totals, and of a store row that is gone") {
+  Fixture f;
+  fill(f, 600);
+  SUBCASE("totals") {
+    change_value(f, "meta", rows::MetaKey(rows::Tag::kStore, 0).bytes(), [](auto& value) {
+      value[40] ^= std::byte{1};  // entries
+    });
+  }
+  SUBCASE("gone") {
+    change_value(f, "meta", rows::MetaKey(rows::Tag::kStore, 0).bytes(), [](auto& value) { value.clear(); });
+  }
+  CHECK_FALSE(verify(f.root()).structure_ok);
+  const VerifyReport report = verify(f.root(), {.repair = true});
+  CHECK(report.repaired);
+  CHECK(report.saved == 5);
+  CHECK(verify(f.root()).structure_ok);
+  auto cache = f.open();
+  for (std::uint64_t i = 0; i < 5; ++i) CHECK(copy_of(cache.get(key(i))->input_ids()) == ids(i, 600));
+}
+
+TEST_CASE("a repair of what is whole changes nothing, and a reader cannot repair") {
+  Fixture f;
+  fill(f, 600);
+  const auto id = files::id_of(f.data());
+  const VerifyReport report = f.open().verify({.repair = true});
+  CHECK_FALSE(report.repaired);
+  CHECK(report.saved == 0);
+  CHECK_FALSE(verify(f.root(), {.repair = true}).repaired);
+  CHECK(files::id_of(f.data()) == id);
+  change_record(f, key(2), [](auto& value) { value[60] ^= std::byte{1}; });
+  auto reader = f.open({.read_only = true});
+  error_of(Errc::kReadOnly, [&] { static_cast<void>(reader.verify({.repair = true})); });
+  reader.close();
+  f.expect_damage();
+}
+
+TEST_CASE("verify tells of bad pages by number, opens nothing and sets nothing aside") {
+  Fixture f;
+  fill(f, 600);
+  f.expect_damage();
+  std::uint64_t root = 0;
+  {
+    std::ifstream stream(f.data(), std::ios::binary);
+    std::vector<std::byte> bytes(f.file_bytes());
+    stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    const auto metas = lmdb::meta_pages(bytes);
+    root = std::max(metas[0]->txnid, metas[1]->txnid) == metas[0]->txnid ? metas[0]->main.root
+                                                                         : metas[1]->main.root;
+  }
+  const auto overwrite = [&](std::uint64_t page) {
+    std::fstream stream(f.data(), std::ios::binary | std::ios::in | std::ios::out);
+    stream.seekp(static_cast<std::streamoff>(page * 4096));
+    stream << std::string(4096, '\0');
+  };
+  const auto id = files::id_of(f.data());
+  SUBCASE("while nobody has it open") {
+    overwrite(root);
+    const VerifyReport report = verify(f.root());
+    CHECK_FALSE(report.structure_ok);
+    REQUIRE_FALSE(report.findings.empty());
+    CHECK(report.findings[0].reason.find("Page " + std::to_string(root)) != std::string::npos);
+  }
+  SUBCASE("while it is open") {
+    auto cache = f.open();
+    overwrite(root);
+    const VerifyReport report = cache.verify();
+    CHECK_FALSE(report.structure_ok);
+    REQUIRE_FALSE(report.findings.empty());
+    CHECK(report.findings[0].reason.find("Page " + std::to_string(root)) != std::string::npos);
+    CHECK(files::id_of(f.data()) == id);
+    const VerifyReport repaired = cache.verify({.repair = true});
+    CHECK(repaired.repaired);
+    CHECK(repaired.saved == 5);
+    for (std::uint64_t i = 0; i < 5; ++i) CHECK(copy_of(cache.get(key(i))->input_ids()) == ids(i, 600));
+    return;
+  }
+  CHECK(files::id_of(f.data()) == id);
+}
+
+TEST_CASE("verify finds nothing in a sound store that is written to meanwhile") {
+  Fixture f;
+  auto cache = f.open({.max_bytes = 4 << 20});
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    auto own = f.open({.max_bytes = 4 << 20});
+    for (std::uint64_t i = 0; !stop; ++i) {
+      own.put(key(i % 300), {.input_ids = ids(i, i * 37 % 2500)});
+      if (i % 3 == 0) own.flush();
+    }
+  });
+  for (int i = 0; i < 60; ++i) {
+    const VerifyReport report = cache.verify();
+    CHECK(report.structure_ok);
+    CHECK(report.damaged == 0);
+    for (const Damage& damage : report.findings) MESSAGE(damage.reason);
+    CHECK(verify(f.root()).structure_ok);
+  }
+  stop = true;
+  writer.join();
+}
+
+// ---- When what is checked ----
+
+TEST_CASE("a file that is cut off while it is open gives misses, no signal, and is saved by the next open") {
+  Fixture f;
+  constexpr std::uint64_t kEntries = 200;
+  {
+    auto cache = f.open();
+    for (std::uint64_t i = 0; i < kEntries; ++i) cache.put(key(i), {.input_ids = ids(i, 1500)});
+    cache.flush();
+    CHECK(cache.get(key(3)));
+    std::filesystem::resize_file(f.data(), f.file_bytes() / 2);
+    std::this_thread::sleep_for(std::chrono::milliseconds(12));  // the length is looked at once per tick
+    for (std::uint64_t i = 0; i < kEntries; ++i) CHECK_FALSE(cache.get(key(i)));
+    CHECK(f.messages.count("was cut off") == 1);
+    CHECK_FALSE(cache.verify().structure_ok);
+    cache.put(key(1000), {.input_ids = ids(1000, 10)});
+    error_of(Errc::kDamaged, [&] { cache.flush(); });
+    SUBCASE("closed and opened") {
+      error_of(Errc::kDamaged, [&] { cache.close(); });
+    }
+    SUBCASE("repaired while it is open") {
+      CHECK(cache.verify({.repair = true}).repaired);
+      CHECK(cache.get(key(1000)));
+    }
+  }
+  auto cache = f.open();
+  std::size_t found = 0;
+  for (std::uint64_t i = 0; i < kEntries; ++i) {
+    const auto view = cache.get(key(i));
+    if (!view) continue;
+    ++found;
+    CHECK(copy_of(view->input_ids()) == ids(i, 1500));
+  }
+  CHECK(found > 60);
+}
+
+TEST_CASE("checksums are compared never, once per process, or always") {
+  Fixture f;
+  f.expect_damage();
+  fill(f, 3000);
+  const auto flip = [&] {  // beside LMDB, as a disk does it
+    std::fstream stream(f.data(), std::ios::binary | std::ios::in | std::ios::out);
+    std::string bytes(f.file_bytes(), '\0');
+    stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    const Ids wanted = ids(2, 3000);
+    const std::string tokens(reinterpret_cast<const char*>(wanted.data()), 64);
+    const std::size_t at = bytes.find(tokens);
+    REQUIRE(at != std::string::npos);
+    stream.seekp(static_cast<std::streamoff>(at + 256));
+    stream.put(static_cast<char>(bytes[at + 256] ^ 1));
+  };
+  SUBCASE("first") {
+    auto cache = f.open();
+    CHECK(cache.get(key(2)));
+    flip();
+    CHECK(cache.get(key(2)));
+    cache.close();
+    CHECK_FALSE(f.open().get(key(2)));
+  }
+  SUBCASE("always") {
+    auto cache = f.open({.verify = VerifyPolicy::kAlways});
+    CHECK(cache.get(key(2)));
+    flip();
+    CHECK_FALSE(cache.get(key(2)));
+    CHECK(f.messages.count("checksum") == 1);
+  }
+  SUBCASE("never") {
+    flip();
+    auto cache = f.open({.verify = VerifyPolicy::kOff});
+    CHECK(cache.get(key(2)));
+    CHECK(cache.get(key(2)));
+    // Another handle that does check is not misled.
+    CHECK_FALSE(f.open().get(key(2)));
+  }
+}
+
+TEST_CASE("a data set checks as its options say") {
+  Fixture f;
+  f.expect_damage();
+  fill(f, 3000);
+  const std::vector<CacheKey> keys{key(0), key(1), key(2)};
+  auto always =
+      TokenDataset::open(f.root(), keys, {.verify = VerifyPolicy::kAlways, .on_message = f.messages.sink()});
+  auto first = TokenDataset::open(f.root(), keys, {.on_message = f.messages.sink()});
+  CHECK(always.get(1));
+  CHECK(first.get(1));
+  {
+    std::fstream stream(f.data(), std::ios::binary | std::ios::in | std::ios::out);
+    std::string bytes(f.file_bytes(), '\0');
+    stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    const Ids wanted = ids(1, 3000);
+    const std::size_t at = bytes.find(std::string(reinterpret_cast<const char*>(wanted.data()), 64));
+    REQUIRE(at != std::string::npos);
+    stream.seekp(static_cast<std::streamoff>(at + 256));
+    stream.put(static_cast<char>(bytes[at + 256] ^ 1));
+  }
+  CHECK(first.get(1));
+  CHECK_FALSE(always.get(1));
 }
 
 }  // namespace tokcask

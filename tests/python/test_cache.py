@@ -329,6 +329,36 @@ def test_warnings_go_to_logging(
     assert capfd.readouterr().err == ""
 
 
+def test_a_damaged_store_is_saved_and_a_damaged_record_repaired(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "store"
+    with TokenizedCache.open(root) as cache:
+        for name in "abc":
+            cache.put(key(name), CachedTokens(list(range(2000))))
+    data = bytearray((root / "data.mdb").read_bytes())
+    data[0:4096] = bytes(4096)
+    (root / "data.mdb").write_bytes(data)
+    with caplog.at_level(logging.INFO, logger="tokcask"), TokenizedCache.open(root) as cache:
+        assert "3 of 3 records saved" in caplog.records[0].getMessage()
+        assert list(cache.get(key("b")).input_ids) == list(range(2000))
+        report = cache.verify(repair=True)
+        assert report.ok and not report.repaired
+
+    data = bytearray((root / "data.mdb").read_bytes())
+    data[data.index(np.arange(2000, dtype=np.int32).tobytes()) + 400] ^= 1
+    (root / "data.mdb").write_bytes(data)
+    with TokenizedCache.open(root, verify="always") as cache:
+        assert not cache.verify().ok
+        report = cache.verify(repair=True)
+        assert (report.ok, report.repaired, report.saved, report.lost) == (True, True, 2, 1)
+        assert report.kept_as == ""
+        assert cache.verify().ok
+        assert pickle.loads(pickle.dumps(cache)).verify().ok
+    with pytest.raises(ValueError, match="first"):
+        TokenizedCache.open(root, verify="sometimes")
+
+
 def test_a_handler_that_raises_does_no_harm(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Handler(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:

@@ -70,8 +70,43 @@ TEST_CASE("verify: a changed token is a finding that names its key; get and warm
   CHECK(test::run({"get", dir / "store", key}).code == cli::kExitFinding);
 }
 
+TEST_CASE("verify: a repair says what it did, and its exit code is that of the store as it is then") {
+  const test::TempDir dir;
+  fill(dir);
+  SUBCASE("a damaged record") {
+    damage(dir / "store/data.mdb");
+    const auto document = test::run({"verify", dir / "store", "--repair", "--json"}).json();
+    CHECK(document["ok"] == true);
+    CHECK(document["damaged"] == 1);
+    CHECK(document["repaired"] == true);
+    CHECK(document["saved"] == 1);
+    CHECK(document["lost"] == 1);
+    CHECK(document["kept_as"].is_null());
+  }
+  SUBCASE("damaged pages") {
+    const int fd = ::open((dir / "store/data.mdb").c_str(), O_WRONLY | O_CLOEXEC);
+    REQUIRE(::pwrite(fd, "12345678", 8, 4096 + 16) == 8);
+    ::close(fd);
+    const Outcome found = test::run({"verify", dir / "store", "--json"});
+    CHECK(found.code == cli::kExitFinding);
+    CHECK(found.json()["structure_ok"] == false);
+    CHECK(found.json()["findings"][0]["reason"].get<std::string>().find("Page 1") != std::string::npos);
+    CHECK(found.json()["repaired"] == false);
+    CHECK_FALSE(std::filesystem::exists(dir / "store/data.mdb.set-aside-1"));
+    const Outcome repaired = test::run({"verify", dir / "store", "--repair"});
+    CHECK(repaired.code == cli::kExitOk);
+    CHECK(repaired.out.find("repaired: 2 entries saved, 0 lost; the old file is kept as "
+                            "data.mdb.set-aside-1\n") != std::string::npos);
+  }
+  SUBCASE("nothing") {}
+  const Outcome sound = test::run({"verify", dir / "store", "--repair", "--json"});
+  CHECK(sound.code == cli::kExitOk);
+  CHECK(sound.json()["repaired"] == false);
+}
+
 TEST_CASE("verify: absent stores") {
   const test::TempDir dir;
   CHECK(test::run({"verify", dir / "absent"}).code == cli::kExitNoStore);
+  CHECK(test::run({"verify", dir / "absent", "--repair"}).code == cli::kExitNoStore);
   CHECK_FALSE(std::filesystem::exists(dir / "absent"));
 }

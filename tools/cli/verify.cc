@@ -1,11 +1,13 @@
 #include <memory>
+#include <utility>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include <tokcask/cache.h>
+
 #include "cli/cli.h"
 #include "cli/output.h"
-#include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
 
@@ -14,14 +16,17 @@ namespace {
 
 struct Arguments {
   std::string store;
+  bool repair = false;
   bool json = false;
 };
 
 bool is_clean(const VerifyReport& report) { return report.damaged == 0 && report.structure_ok; }
+// As it is now.
+bool is_well(const VerifyReport& report) { return is_clean(report) || report.repaired; }
 
 Json to_json(const VerifyReport& report) {
   Json document = json_document("verify");
-  document["ok"] = is_clean(report);
+  document["ok"] = is_well(report);
   document["records"] = report.records;
   document["damaged"] = report.damaged;
   document["structure_ok"] = report.structure_ok;
@@ -30,6 +35,10 @@ Json to_json(const VerifyReport& report) {
     document["findings"].push_back(
         {{"key", damage.key.empty() ? Json(nullptr) : Json(damage.key)}, {"reason", damage.reason}});
   }
+  document["repaired"] = report.repaired;
+  document["saved"] = report.saved;
+  document["lost"] = report.lost;
+  document["kept_as"] = report.kept_as.empty() ? Json(nullptr) : Json(report.kept_as);
   return document;
 }
 
@@ -46,31 +55,42 @@ std::string to_text(const VerifyReport& report) {
   if (report.findings.size() == VerifyReport::kMaxFindings) {
     text += fmt::format("  (the first {} findings are listed)\n", VerifyReport::kMaxFindings);
   }
+  if (report.repaired) {
+    text += fmt::format("repaired: {} entries saved, {} lost", format_count(report.saved),
+                        format_count(report.lost));
+    text += report.kept_as.empty() ? "\n" : fmt::format("; the old file is kept as {}\n", report.kept_as);
+  }
   return text;
 }
 
 int verify(Session& session, const Arguments& arguments) {
-  TokenizedCache cache = open_to_read(arguments.store, session.console);
-  const VerifyReport report = cache.verify();
+  Options options;
+  options.on_message = session.console.sink();
+  const VerifyReport report =
+      tokcask::verify(arguments.store, {.repair = arguments.repair}, std::move(options));
   if (arguments.json) {
     print_json(session.console, to_json(report));
   } else {
     session.console.data(to_text(report));
   }
-  return is_clean(report) ? kExitOk : kExitFinding;
+  return is_well(report) ? kExitOk : kExitFinding;
 }
 
 }  // namespace
 
 void add_verify(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("verify", "Check every record; exit code 1 if anything is damaged");
+  CLI::App* verb =
+      app.add_subcommand("verify", "Check every page and record; exit code 1 if anything is damaged");
   verb->add_option("STORE", arguments->store, "the store's directory")->required();
+  verb->add_flag("--repair", arguments->repair,
+                 "make whole what is damaged, as far as that goes; exit code 0 if the store is whole then");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
       "Examples:\n"
       "  tokcask verify /data/tokens\n"
-      "  tokcask verify /data/tokens --json | jq .damaged");
+      "  tokcask verify /data/tokens --json | jq .damaged\n"
+      "  tokcask verify /data/tokens --repair");
   verb->callback([arguments, &action] {
     action = [arguments](Session& session) { return verify(session, *arguments); };
   });

@@ -1,0 +1,116 @@
+// A damaged store that is saved by one process while others have it open, and by processes that are killed.
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "cache/store_files.h"
+#include "child.h"
+#include "lmdb/walker.h"
+#include "support.h"
+
+namespace tokcask {
+
+using namespace test;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uint64_t kEntries = 300;
+
+void fill(const Fixture& f) {
+  auto cache = f.open();
+  for (std::uint64_t i = 0; i < kEntries; ++i) cache.put(key(i), {.input_ids = ids(i, 1200)});
+}
+
+void write_page(const fs::path& file, std::uint64_t page, const std::string& bytes) {
+  std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
+  stream.seekp(static_cast<std::streamoff>(page * 4096));
+  stream << bytes;
+}
+
+bool has_all(TokenizedCache& cache) {
+  for (std::uint64_t i = 0; i < kEntries; ++i) {
+    const auto view = cache.get(key(i));
+    if (!view || copy_of(view->input_ids()) != ids(i, 1200)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("a salvage that is killed at any moment leaves the old file or the new one, and nothing else") {
+  const std::uint64_t seed = test_seed();
+  INFO("TOKCASK_TEST_SEED=" << seed);
+  std::mt19937_64 random(seed);
+  Fixture f;
+  fill(f);
+  const fs::path damaged = f.directory() / "damaged.mdb";
+  fs::copy_file(f.data(), damaged);
+  write_page(damaged, 0, std::string(8192, '\0'));
+  std::size_t before = 0;
+  std::size_t after = 0;
+  for (int round = 0; round < 25; ++round) {
+    CAPTURE(round);
+    fs::remove_all(f.root());
+    fs::create_directories(f.root());
+    fs::copy_file(damaged, f.data());
+    const auto id = files::id_of(f.data());
+    Child saver([&](const Line& line) {
+      line.tell(1);
+      auto cache = TokenizedCache::open(f.root(), {.on_message = [](Severity, auto) {}});
+      line.tell(2);
+      line.hear();
+      return false;
+    });
+    REQUIRE(saver.line().hear() == 1);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 60'000));
+    saver.signal(SIGKILL);
+    CHECK_FALSE(saver.succeeded());
+    REQUIRE(fs::exists(f.data()));
+    const bool is_old = files::id_of(f.data()) == id;
+    ++(is_old ? before : after);
+    auto cache = f.open();
+    CHECK(has_all(cache));
+    CHECK(cache.stats().entry_count == kEntries);
+    if (is_old) CHECK(is_clean(f));  // else the next who makes a file cleans up
+    std::size_t aside = 0;
+    for (const auto& entry : fs::directory_iterator(f.root()))
+      aside += entry.path().filename().string().starts_with("data.mdb.set-aside-") ? 1 : 0;
+    CHECK(aside == 1);
+  }
+  INFO(before << " with the old file, " << after << " with the new one");
+  CHECK(before > 0);
+}
+
+TEST_CASE("a process that has a damaged file open moves to the one that another has saved") {
+  Fixture f;
+  fill(f);
+  Child reader([&](const Line& line) {
+    auto cache = TokenizedCache::open(f.root(), {.read_only = true, .on_message = [](Severity, auto) {}});
+    if (!has_all(cache)) return false;
+    line.tell(1);
+    line.hear();
+    // The page of the newest tree's root is gone, and so is the file that it was in.
+    if (!has_all(cache)) return false;
+    line.tell(2);
+    line.hear();
+    const auto view = cache.get(key(5000));
+    return view && copy_of(view->input_ids()) == ids(5000, 40);
+  });
+  REQUIRE(reader.line().hear() == 1);
+  // Neither meta page can be used; the tree is as it was.
+  write_page(f.data(), 0, std::string(16, '\xff'));
+  write_page(f.data(), 1, std::string(16, '\xff'));
+  auto cache = f.open();
+  CHECK(f.messages.count("300 of 300 records saved") == 1);
+  reader.line().tell(1);
+  REQUIRE(reader.line().hear() == 2);
+  cache.put(key(5000), {.input_ids = ids(5000, 40)});
+  cache.flush();
+  reader.line().tell(2);
+  CHECK(reader.succeeded());
+}
+
+}  // namespace tokcask
