@@ -40,9 +40,12 @@ std::string_view TokenizerNames::name(std::uint32_t number) const {
 }
 
 std::uint32_t TokenizerNames::add(std::string_view sha) {
-  names_.emplace_back(sha);
-  const auto number = static_cast<std::uint32_t>(names_.size());
-  numbers_.emplace(names_.back(), number);
+  // What may throw comes first: the two must never disagree.
+  std::string name(sha);
+  names_.reserve(names_.size() + 1);
+  const auto number = static_cast<std::uint32_t>(names_.size() + 1);
+  numbers_.emplace(name, number);
+  names_.push_back(std::move(name));
   return number;
 }
 
