@@ -38,8 +38,8 @@ inline constexpr std::size_t kStampsPerBlock = 510;
 class AccessTable {
  public:
   // Maps the table of the store `uuid` in `directory`, making it anew if it is missing, damaged or another
-  // store's. Never fails: where no file can be mapped (a read-only directory), the table is private to the
-  // process, and `why_private()` says why.
+  // store's. Where no file can be mapped (a read-only directory), the table is private to the process, and
+  // `why_private()` says why. Throws Error(kIo) when there is no address space for that either.
   static std::unique_ptr<AccessTable> open(const std::filesystem::path& directory, const Uuid& uuid);
   ~AccessTable();
   AccessTable(const AccessTable&) = delete;
