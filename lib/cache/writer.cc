@@ -301,7 +301,10 @@ Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access, s
       root_(std::move(root)),
       lock_(root_ / "write.lock"),
       warn_(std::move(warn)),
-      withhold_(std::move(withhold)) {}
+      withhold_(std::move(withhold)) {
+  // The process that put data.mdb there may have been killed before its name was durable.
+  files::sync_directory(root_);
+}
 
 void Writer::begin() const {
   // A store that was removed is written to as before, for those who still have it open.

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "lmdb/page_layout.h"
@@ -38,8 +39,13 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
     case MDB_VERSION_MISMATCH:
     case MDB_INCOMPATIBLE:
     case MDB_NOTFOUND:
-    case MDB_PANIC:
       errc = Errc::kDamaged;
+      break;
+    case MDB_PANIC:
+      // LMDB could not write a meta page. What is committed is whole, in the file.
+      advice =
+          "; a commit failed on the disk, and LMDB does nothing more until all handles and views of the "
+          "store are let go in this process; then open it again";
       break;
     case MDB_READERS_FULL:
       errc = Errc::kBusy;
@@ -255,11 +261,12 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
   // Database 0 is the free list: txnid -> count, then that many page numbers. LMDB opens it to read-only
   // transactions (its mdb_stat does the same).
   std::vector<FreedPages> list;
-  MDB_cursor* cursor = nullptr;
-  check(mdb_cursor_open(txn_, 0, &cursor), "read the free list", environment_->path_);
+  MDB_cursor* opened = nullptr;
+  check(mdb_cursor_open(txn_, 0, &opened), "read the free list", environment_->path_);
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
   MDB_val key;
   MDB_val value;
-  while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == MDB_SUCCESS) {
+  while (mdb_cursor_get(cursor.get(), &key, &value, MDB_NEXT) == MDB_SUCCESS) {
     FreedPages& record = list.emplace_back();
     if (key.mv_size == sizeof record.txnid) std::memcpy(&record.txnid, key.mv_data, sizeof record.txnid);
     if (value.mv_size < sizeof record.count) continue;
@@ -267,7 +274,6 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
     const auto* const numbers = static_cast<const std::uint64_t*>(value.mv_data) + 1;
     record.pages = {numbers, std::min<std::size_t>(record.count, value.mv_size / sizeof record.count - 1)};
   }
-  mdb_cursor_close(cursor);
   return list;
 }
 
