@@ -315,7 +315,8 @@ void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
   const auto& stored = chunk_of(stamps_, Tag::kAccess, chunk).rows;
   for (std::size_t i = 0; i < stamps.size(); ++i) {
     const std::uint64_t slot = chunk * rows::kStampsPerChunk + i;
-    if (slot < store_.slot_count && stamps[i] > stored[i]) set_stamp(slot, stamps[i]);
+    const bool newer = stamps[i] > stored[i] || (stamps[i] != 0 && stored[i] - stamps[i] > kMostAheadNs);
+    if (slot < store_.slot_count && newer) set_stamp(slot, stamps[i]);
   }
 }
 

@@ -40,9 +40,7 @@ Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb:
   access_ = shm::AccessTable::open(root_, store.uuid);
   access_->grow(store.slot_count);
   access_->runs().raise_last_run(store.last_run_id);
-  // A clock further ahead is damage; see access_table.cc.
-  constexpr std::uint64_t kDayNs = 24ULL * 3600 * 1'000'000'000;
-  if (store.clock_ns < now_ns() + kDayNs) access_->raise_clock(store.clock_ns);
+  if (store.clock_ns < now_ns() + kMostAheadNs) access_->raise_clock(store.clock_ns);
 }
 
 Engine::~Engine() {

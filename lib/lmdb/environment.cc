@@ -58,6 +58,15 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
           "share "
           "a store must share their process ids too (for example docker run --pid)";
       break;
+    case EIO:
+      // LMDB's word for a write that was cut short, too.
+      advice =
+          "; the disk fails, or it is full, or a quota or the limit on the size of files is reached: nothing "
+          "that was committed is lost";
+      break;
+    case EFBIG:
+      advice = "; see the limit on the size of files (ulimit -f): nothing that was committed is lost";
+      break;
     case ENOSPC:
       advice = "; free some space: nothing that was committed is lost";
       break;

@@ -50,6 +50,10 @@ class AccessTable {
   // A stamp greater than every one this process was given before, and not less than the clock or `floor`.
   std::uint64_t next_stamp() noexcept;
   void raise_clock(std::uint64_t floor) noexcept;
+  // Not less than any stamp that this process was given.
+  [[nodiscard]] std::uint64_t newest_stamp() const noexcept {
+    return last_stamp_.load(std::memory_order_relaxed);
+  }
 
   // Records that the entry in `slot` was used at `stamp`. Wait-free; without effect for a slot that has no
   // place.

@@ -177,7 +177,8 @@ std::vector<std::size_t> Disk::moments() const {
 bool Disk::is_durable(std::size_t change, std::size_t moment) const {
   const Event& changed = events_[change];
   if (changed.syncs_itself && moment > change + 1) return true;  // else it is in the middle of it
-  const bool of_name = changed.kind != Kind::kWrite && changed.kind != Kind::kResize && changed.kind != Kind::kGrow;
+  const bool of_name =
+      changed.kind != Kind::kWrite && changed.kind != Kind::kResize && changed.kind != Kind::kGrow;
   const std::string directory = of_name ? fs::path(changed.path).parent_path().string() : std::string();
   for (std::size_t i = change + 1; i < moment; ++i) {
     const Event& event = events_[i];

@@ -1,10 +1,10 @@
-// A disk that keeps only what it has to: the changes below a directory, in order, and what of them a power cut
-// may leave.
+// A disk that keeps only what it has to: the changes below a directory, in order, and what of them a power
+// cut may leave.
 //
-// What was written to a file before a sync of it that has returned is durable, and so is a write to a descriptor
-// with O_DSYNC once it has returned. A name is durable when its directory was synced. Of everything else each
-// change may be there or not, whatever came before it, and a write may be there in part, by sectors of 512
-// bytes. That is more than file systems do.
+// What was written to a file before a sync of it that has returned is durable, and so is a write to a
+// descriptor with O_DSYNC once it has returned. A name is durable when its directory was synced. Of
+// everything else each change may be there or not, whatever came before it, and a write may be there in part,
+// by sectors of 512 bytes. That is more than file systems do.
 //
 // Memory that is mapped and written to is not seen: access.shm and lock.mdb are as they were made.
 #pragma once
@@ -49,7 +49,8 @@ class Disk : public CallLog {
   [[nodiscard]] std::vector<std::size_t> moments() const;
   // Changes that are not durable at this moment, by number.
   [[nodiscard]] std::vector<std::size_t> undecided(std::size_t moment) const;
-  // Makes in `to`, which is empty, what is left after a power cut; `fate_of` is asked for each undecided change.
+  // Makes in `to`, which is empty, what is left after a power cut; `fate_of` is asked for each undecided
+  // change.
   void leave(std::size_t moment, const std::function<Fate(std::size_t)>& fate_of, std::uint64_t seed,
              const std::filesystem::path& to) const;
 
@@ -58,14 +59,14 @@ class Disk : public CallLog {
   enum class Kind { kWrite, kResize, kGrow, kName, kRename, kRemove, kDirectory, kSymlink, kSync };
   struct Event {
     Kind kind;
-    FileNumber file = 0;           // for a directory the file that it is named after, if any
-    std::uint64_t at = 0;          // offset or size
+    FileNumber file = 0;   // for a directory the file that it is named after, if any
+    std::uint64_t at = 0;  // offset or size
     std::vector<std::byte> bytes = {};
-    std::string path = {};         // a name; of a rename the new one
-    std::string other = {};        // the old name, or the target
-    std::size_t began = 0;         // kSync
-    bool syncs_itself = false;     // a write to a descriptor with O_DSYNC
-    bool of_directory = false;     // kSync: of the directory `path`
+    std::string path = {};      // a name; of a rename the new one
+    std::string other = {};     // the old name, or the target
+    std::size_t began = 0;      // kSync
+    bool syncs_itself = false;  // a write to a descriptor with O_DSYNC
+    bool of_directory = false;  // kSync: of the directory `path`
   };
   struct Tree;
 
@@ -79,7 +80,7 @@ class Disk : public CallLog {
   std::vector<Event> events_;
   std::map<std::uint64_t, FileNumber> numbers_;  // by inode
   std::map<std::string, FileNumber> names_;
-  std::map<int, std::size_t> syncing_;           // by descriptor, when it began
+  std::map<int, std::size_t> syncing_;  // by descriptor, when it began
   FileNumber last_ = 0;
   mutable std::mutex mutex_;
 };

@@ -1,9 +1,9 @@
-// The power goes off at every sync of the script. Of what was not synced nothing is there, or all, or some, or
-// the first so many changes, or writes in part. Each time the store opens and is whole, and has what flush() had
-// returned for.
+// The power goes off at every sync of the script. Of what was not synced nothing is there, or all, or some,
+// or the first so many changes, or writes in part. Each time the store opens and is whole, and has what
+// flush() had returned for.
 //
-// The gate looks at one image of each kind at some of the moments; TOKCASK_POWER=N looks at N of each random kind at
-// every moment, and tells how many there were.
+// The gate looks at one image of each kind at some of the moments; TOKCASK_POWER=N looks at N of each random
+// kind at every moment, and tells how many there were.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,7 +55,8 @@ struct Recording {
   }
   // What may be under a key after a power cut at `moment`: what the last mark had, or the next.
   [[nodiscard]] std::pair<const Mark*, const Mark*> around(std::size_t moment) const {
-    const auto next = std::find_if(marks.begin(), marks.end(), [&](const Mark& mark) { return mark.moment > moment; });
+    const auto next =
+        std::find_if(marks.begin(), marks.end(), [&](const Mark& mark) { return mark.moment > moment; });
     return {&*std::prev(next), next == marks.end() ? &marks.back() : &*next};
   }
 
@@ -148,7 +149,8 @@ int try_moment(const Recording& recording, std::size_t moment, std::uint64_t of_
       if (wrong.empty()) continue;
       good = false;
       std::fprintf(stderr, "  power cut at moment %zu, %s left, seed %llu: %s\n", moment,
-                   kKindNames[static_cast<std::size_t>(left)], static_cast<unsigned long long>(seed + i), wrong.c_str());
+                   kKindNames[static_cast<std::size_t>(left)], static_cast<unsigned long long>(seed + i),
+                   wrong.c_str());
     }
   }
   return good ? 0 : 1;
