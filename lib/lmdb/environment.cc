@@ -210,6 +210,16 @@ void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const no
   posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
 }
 
+bool Environment::allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+  mdb_filehandle_t fd = -1;
+  if (mdb_env_get_fd(env_, &fd) != MDB_SUCCESS) return true;
+  int result = 0;
+  do {
+    result = fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 || (errno != ENOSPC && errno != EDQUOT);
+}
+
 std::optional<std::uint64_t> Environment::oldest_reader() const {
   // LMDB tells its reader table only as text: one line per slot with pid, thread and txnid, or "-" for a slot
   // that holds no snapshot.

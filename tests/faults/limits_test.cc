@@ -208,7 +208,8 @@ TEST_CASE("permission lost: an error that says so; what is open can be read all 
     if (setgid(kNobody) != 0 || setuid(kNobody) != 0) return false;
     fill(cache, 20, 40);
     // Whether data.mdb is still the file that is open cannot be told any more.
-    for (const auto& act : std::vector<std::function<void()>>{[&] { cache.flush(); }, [&] { cache.compact(); }}) {
+    for (const auto& act :
+         std::vector<std::function<void()>>{[&] { cache.flush(); }, [&] { cache.compact(); }}) {
       if (!says(io_error_of(act), "Permission denied")) return false;
     }
     return has_all(cache, 0, 40);
@@ -246,7 +247,8 @@ TEST_CASE("a clock that goes back: the order of eviction is that of use all the 
       cache.flush();
       const Stats stats = cache.stats();
       if (stats.run.evicted == 0 || stats.run.declined != 0) {
-        std::fprintf(stderr, "  evicted %llu, declined %llu\n", static_cast<unsigned long long>(stats.run.evicted),
+        std::fprintf(stderr, "  evicted %llu, declined %llu\n",
+                     static_cast<unsigned long long>(stats.run.evicted),
                      static_cast<unsigned long long>(stats.run.declined));
         return false;
       }
