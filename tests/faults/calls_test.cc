@@ -56,7 +56,7 @@ int follow(const Course& course, const std::filesystem::path& directory) {
   alarm(kPatience);
   watch_calls(directory);
   arm_calls(course.failure);
-  Script script(directory / "store");
+  Script script(directory / "store", course.failure.call == Call::kAllocate);
   int more = 0;
   script.run([&] { return calls_failed() > 0 && more++ >= course.more_steps; });
   const int outcome = (calls_failed() > 0 ? kFailed : 0) + (script.errors() > 0 ? kThrew : 0) +

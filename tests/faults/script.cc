@@ -116,6 +116,9 @@ void Script::close() {
         if (std::exchange(held.unsure, false)) held.newest = kUnknown;
       }
     }
+    if (disk_full_) {
+      for (auto& [number, held] : held_) held.newest = kUnknown;
+    }
     attempt("destroy", [&] { cache_.reset(); });
     tell_durable();
   }
@@ -124,6 +127,7 @@ void Script::close() {
 
 std::optional<std::string> Script::flush() {
   if (!cache_ || !writing_) return std::nullopt;
+  if (at_cap_) all_may_go();
   std::optional<std::string> failure;
   const bool done = attempt("flush", [&] {
     try {
@@ -136,9 +140,9 @@ std::optional<std::string> Script::flush() {
   if (!done) return failure.value_or("");
   for (auto& [number, held] : held_) {
     if (!std::exchange(held.unsure, false)) continue;
-    held.possible = {held.newest};
-    if (at_cap_) held.possible.insert(0);
+    if (!disk_full_) held.possible = {held.newest};
   }
+  if (at_cap_) all_may_go();
   tell_durable();
   return std::nullopt;
 }
@@ -252,10 +256,11 @@ void Script::prune_second_tokenizer() {
   for (auto& [number, held] : held_) {
     if (number >= kSecondTokenizer && number < kLarge) {
       held = Held{0, {0}, false};
-    } else if (std::exchange(held.unsure, false)) {
+    } else if (std::exchange(held.unsure, false) && !disk_full_) {
       held.possible = {held.newest};  // it flushes first
     }
   }
+  if (at_cap_) all_may_go();
   tell_durable();
 }
 

@@ -23,7 +23,10 @@ namespace tokcask::test {
 
 class Script {
  public:
-  explicit Script(std::filesystem::path root) : root_(std::move(root)) {}
+  // `disk_full`: puts may be declined, and entries evicted, from the beginning; else when there is a cap. What a
+  // declined put was to replace may be found again when the store is opened the next time.
+  explicit Script(std::filesystem::path root, bool disk_full = false)
+      : root_(std::move(root)), disk_full_(disk_full), at_cap_(disk_full) {}
 
   // Runs the steps until `stop` says so after one of them, or to the end. Leaves the store open where it
   // stopped.
@@ -76,9 +79,10 @@ class Script {
   void tell_durable() const;
 
   const std::filesystem::path root_;
+  const bool disk_full_;
+  bool at_cap_;
   std::optional<TokenizedCache> cache_;
   bool writing_ = false;
-  bool at_cap_ = false;
   std::map<int, Held> held_;
   std::function<bool()> stop_;
   std::function<void()> durable_;
