@@ -96,7 +96,8 @@ class TOKCASK_API TokenizedCache {
   void put_many(std::span<const std::pair<CacheKey, Tokens>> entries);
 
   // Commits all pending puts and access times; returns when they would survive a power loss. Does nothing
-  // through a read-only handle, which has nothing pending.
+  // through a read-only handle, which has nothing pending. Throws what went wrong, std::bad_alloc too; then
+  // all that is not committed stays pending, as it does when the commit thread meets the same.
   void flush();
 
   // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid.

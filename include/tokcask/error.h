@@ -2,7 +2,8 @@
 //
 // Thrown by value from any operation that could not do what it was asked. A miss is not an error: get
 // returns an empty optional. After an Error the object that threw is unchanged unless the operation's own
-// comment says otherwise; what was committed before stays committed.
+// comment says otherwise; what was committed before stays committed. When memory runs out it is
+// std::bad_alloc, of which the same is true.
 #pragma once
 
 #include <stdexcept>

@@ -12,4 +12,7 @@ namespace tokcask {
       duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
 }
 
+// Stored times further ahead than this are those of a clock that was wrong, or damage.
+inline constexpr std::uint64_t kMostAheadNs = 366ULL * 24 * 3600 * 1'000'000'000;
+
 }  // namespace tokcask

@@ -40,9 +40,12 @@ std::string_view TokenizerNames::name(std::uint32_t number) const {
 }
 
 std::uint32_t TokenizerNames::add(std::string_view sha) {
-  names_.emplace_back(sha);
-  const auto number = static_cast<std::uint32_t>(names_.size());
-  numbers_.emplace(names_.back(), number);
+  // What may throw comes first: the two must never disagree.
+  std::string name(sha);
+  names_.reserve(names_.size() + 1);
+  const auto number = static_cast<std::uint32_t>(names_.size() + 1);
+  numbers_.emplace(name, number);
+  names_.push_back(std::move(name));
   return number;
 }
 
@@ -312,7 +315,8 @@ void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
   const auto& stored = chunk_of(stamps_, Tag::kAccess, chunk).rows;
   for (std::size_t i = 0; i < stamps.size(); ++i) {
     const std::uint64_t slot = chunk * rows::kStampsPerChunk + i;
-    if (slot < store_.slot_count && stamps[i] > stored[i]) set_stamp(slot, stamps[i]);
+    const bool newer = stamps[i] > stored[i] || (stamps[i] != 0 && stored[i] - stamps[i] > kMostAheadNs);
+    if (slot < store_.slot_count && newer) set_stamp(slot, stamps[i]);
   }
 }
 

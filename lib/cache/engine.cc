@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
+#include <new>
 #include <utility>
 
 #include "cache/clock.h"
@@ -38,9 +40,7 @@ Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb:
   access_ = shm::AccessTable::open(root_, store.uuid);
   access_->grow(store.slot_count);
   access_->runs().raise_last_run(store.last_run_id);
-  // A clock further ahead is damage; see access_table.cc.
-  constexpr std::uint64_t kDayNs = 24ULL * 3600 * 1'000'000'000;
-  if (store.clock_ns < now_ns() + kDayNs) access_->raise_clock(store.clock_ns);
+  if (store.clock_ns < now_ns() + kMostAheadNs) access_->raise_clock(store.clock_ns);
 }
 
 Engine::~Engine() {
@@ -64,46 +64,60 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& 
     if (!member && choice.of_process) member = table.join_own();
     if (!member) member = table.begin(stamp);
   }
-  auto run = std::make_shared<Run>(options, stamp, access_, member);
-  {
+  std::shared_ptr<Run> run;
+  try {
+    run = std::make_shared<Run>(options, stamp, access_, member);
     const std::lock_guard lock(runs_mutex_);
     runs_.push_back(run);
+  } catch (const std::bad_alloc&) {
+    // A member that nobody knows of would protect entries for as long as the process lives.
+    if (member) table.leave(*member, now_ns());
+    throw;
   }
+  welcome(*run, member.has_value());
+  return run;
+}
+
+// What is told, and begun, for a new handle. None of it is worth failing for.
+void Engine::welcome(const Run& run, bool is_member) noexcept try {
   if (const std::string& why = access_->why_private(); !why.empty() && !told_private_.exchange(true)) {
     message(Severity::kWarning, fmt::format("{}: cannot share access times with other processes: {}",
                                             (root_ / "access.shm").string(), why));
   }
-  if (options.populate) populator_.read_all();
-  if (!member && !options.observe) {
+  if (run.options.populate) populator_.read_all();
+  if (!is_member && !run.options.observe) {
     message(Severity::kWarning,
             fmt::format("{}: {} runs, or {} handles of them, have the store open, so this one's entries are "
                         "not protected from eviction, and what it does is not told in the runs",
                         root_.string(), shm::kMaxRuns, shm::kMaxMembers));
   }
-  return run;
+} catch (const std::exception&) {
+  // No memory to say it.
 }
 
 void Engine::end_run(const std::shared_ptr<Run>& run) {
-  std::optional<Error> failure;
+  std::exception_ptr failure;
   run->end_if_last();
   if (!run->options.read_only) {
     try {
       const std::lock_guard lock(commit_mutex_);
       if (handed_over()) throw Replaced{};
       commit_pending(true, SaveRuns::kAll);
-    } catch (const Error& error) {
-      failure = error;
+    } catch (const Replaced&) {
+      throw;
+    } catch (const std::exception&) {
+      failure = std::current_exception();
     }
   }
   try {
     if (const std::string summary = miss_summary(*run); !run->options.observe && !summary.empty()) {
       message(Severity::kWarning, summary);
     }
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     // What cannot be read was told of before.
   }
   leave(run);
-  if (failure) throw *failure;
+  if (failure) std::rethrow_exception(failure);
 }
 
 void Engine::message(Severity severity, std::string_view text) {

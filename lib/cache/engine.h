@@ -17,6 +17,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -109,6 +110,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // that is done.
   void end_run(const std::shared_ptr<Run>& run);
   void message(Severity severity, std::string_view text);
+  void welcome(const Run& run, bool is_member) noexcept;
 
   // ---- Moving to a new file (engine_move.cc) ----
   // Whether data.mdb is another file than this engine's by now. Costs a load and, once a second, a stat.
@@ -253,8 +255,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // With pending_mutex_ held by `lock`: until the batch has room for `size` bytes more.
   void wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options);
   void note_first_pending();
-  void start_committer();
+  // Returns whether there is one. With pending_mutex_ held.
+  bool start_committer() noexcept;
+  [[nodiscard]] Error no_committer() const;
   void committer_loop();
+  // One commit of the commit thread. Returns whether it failed, after a warning.
+  bool commit_in_background() noexcept;
   // With commit_mutex_ held. Without puts, only if figures have changed that are to be saved: those of this
   // process's runs, or of all.
   enum class SaveRuns { kOwn, kAll };
@@ -331,7 +337,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::chrono::steady_clock::time_point oldest_pending_{};
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;
-  std::optional<Error> failure_;  // of the last commit
+  std::exception_ptr failure_;  // of the last commit
   unsigned waiting_puts_ = 0;
   bool stop_ = false;
   std::thread committer_;

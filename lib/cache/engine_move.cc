@@ -2,6 +2,8 @@
 #include <time.h>
 
 #include <algorithm>
+#include <exception>
+#include <optional>
 #include <utility>
 
 #include "cache/engine.h"
@@ -33,7 +35,12 @@ bool Engine::replaced() noexcept {
   }
   replaced_seen_.store(count, std::memory_order_relaxed);
   look_again_ns_.store(now + kNsPerSecond, std::memory_order_relaxed);
-  const auto current = files::id_of(data_);
+  std::optional<FileId> current;
+  try {
+    current = files::id_of(data_);
+  } catch (const std::exception&) {
+    return false;  // looked at again in a second
+  }
   if (!current || *current == file_id_) return false;
   replaced_.store(true, std::memory_order_relaxed);
   return true;
@@ -64,27 +71,33 @@ bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait)
   } else if (!commit.try_lock()) {
     return false;
   }
-  {
-    const std::scoped_lock lock(pending_mutex_, next.pending_mutex_);
-    if (next.handed_over_) return false;
-    handed_over_ = true;
-    const std::size_t page_bytes = environment_->page_bytes();
-    Batch shown = active_;
-    shown.absorb(std::move(moved_), page_bytes);
-    moved_ = std::move(shown);
-    if (!active_.empty()) {
-      next.oldest_pending_ =
-          next.active_.empty() ? oldest_pending_ : std::min(oldest_pending_, next.oldest_pending_);
-      next.batch_age_ = batch_age_;
-      next.batch_bytes_ = batch_bytes_;
-      next.active_.absorb(std::exchange(active_, Batch{}), page_bytes);
-      next.start_committer();
-    }
-  }
   DeclaredTraits declared;
   {
     const std::lock_guard lock(read_mutex_);
     declared = declared_;
+  }
+  {
+    const std::scoped_lock lock(pending_mutex_, next.pending_mutex_, next.runs_mutex_);
+    if (next.handed_over_) return false;
+    // All that needs memory comes before anything is given away.
+    next.runs_.reserve(next.runs_.size() + 1);
+    const std::size_t page_bytes = environment_->page_bytes();
+    Batch shown = active_;
+    shown.absorb(moved_, page_bytes);
+    moved_ = std::move(shown);
+    if (!active_.empty()) {
+      const auto oldest =
+          next.active_.empty() ? oldest_pending_ : std::min(oldest_pending_, next.oldest_pending_);
+      next.active_.absorb(active_, page_bytes);
+      next.oldest_pending_ = oldest;
+      next.batch_age_ = batch_age_;
+      next.batch_bytes_ = batch_bytes_;
+      next.start_committer();  // without one, the next put starts it, and flush() needs none
+    }
+    // The run stays a member in the table that it has mapped, which is that of the new file too, unless that
+    // is of another store: then it protects nothing there.
+    next.runs_.push_back(run);
+    handed_over_ = true;
   }
   {
     const std::lock_guard lock(next.read_mutex_);
@@ -94,13 +107,7 @@ bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait)
   room_made_.notify_all();
   next.pending_changed_.notify_all();
 
-  // The run stays a member in the table that it has mapped, which is that of the new file too, unless that is
-  // of another store: then it protects nothing there.
   if (raised_.exchange(false)) next.raised_ = true;
-  {
-    const std::lock_guard lock(next.runs_mutex_);
-    next.runs_.push_back(run);
-  }
   const std::lock_guard lock(runs_mutex_);
   std::erase(runs_, run);
   return true;

@@ -42,6 +42,10 @@ TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_
 // ---- Snapshots ----
 
 std::shared_ptr<Snapshot> Engine::snapshot() {
+  if (outdated()) {
+    throw Error(Errc::kIo,
+                fmt::format("{}: was replaced, and the new file cannot be opened now", data_.string()));
+  }
   std::shared_ptr<Snapshot> stale;  // let go of after the lock
   environment_->require_whole();
   const std::lock_guard lock(read_mutex_);
@@ -71,7 +75,11 @@ void Engine::give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexc
   }
   transaction->reset();
   const std::lock_guard lock(read_mutex_);
-  idle_.push_back(std::move(transaction));
+  try {
+    idle_.push_back(std::move(transaction));
+  } catch (const std::bad_alloc&) {
+    // It ends instead of being kept.
+  }
 }
 
 // ---- Look-ups ----

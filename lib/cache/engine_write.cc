@@ -2,12 +2,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <limits>
+#include <new>
 #include <thread>
 #include <utility>
 
 #include "cache/clock.h"
 #include "cache/engine.h"
+#include "cache/file_limit.h"
 #include "cache/verify.h"
 
 namespace tokcask {
@@ -53,9 +56,9 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
     put.stamp = std::max<std::uint64_t>(*options.last_access_ns, 1);  // 0 is for what has none
     put.dated = true;
   }
+  if (!start_committer()) throw no_committer();
   note_first_pending();
   active_.add(key, std::move(put), environment_->page_bytes());
-  start_committer();
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
 }
 
@@ -82,13 +85,13 @@ void Engine::wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size,
     return pending == 0 || pending + size <= batch_bytes_;
   };
   if (fits()) return;
-  start_committer();
+  if (!start_committer()) throw no_committer();
   ++waiting_puts_;
   pending_changed_.notify_one();
   room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
   --waiting_puts_;
   require_here();
-  if (!fits()) throw *failure_;  // nothing was stored; what is pending stays pending
+  if (!fits()) std::rethrow_exception(failure_);  // nothing was stored; what is pending stays pending
 }
 
 bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
@@ -148,10 +151,20 @@ void Engine::note_first_pending() {
 
 // ---- Commits ----
 
-// With pending_mutex_ held. Made when it is first needed, so that a process that only reads has one thread
-// less.
-void Engine::start_committer() {
-  if (!committer_.joinable()) committer_ = std::thread([this] { committer_loop(); });
+// Made when it is first needed, so that a process that only reads has one thread less.
+bool Engine::start_committer() noexcept {
+  if (committer_.joinable()) return true;
+  try {
+    committer_ = std::thread([this] { committer_loop(); });
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+Error Engine::no_committer() const {
+  return {Errc::kIo, fmt::format("{}: cannot start the thread that commits: too many threads, or no memory",
+                                 root_.string())};
 }
 
 void Engine::committer_loop() {
@@ -165,25 +178,37 @@ void Engine::committer_loop() {
     if (ended()) return;
     if (active_.empty()) continue;
     lock.unlock();
-    std::optional<Error> failure;
-    try {
-      const std::lock_guard commit_lock(commit_mutex_);
-      if (replaced()) {
-        commit_elsewhere();
-      } else {
-        commit_pending(false, SaveRuns::kOwn);
-      }
-    } catch (const Error& error) {
-      failure = error;
-    } catch (const Replaced&) {
-      note_replaced();  // again, and then to the new file
-    }
-    if (failure) {
-      message(Severity::kWarning, fmt::format("{}; the puts are kept and tried again", failure->what()));
-    }
+    const bool failed = commit_in_background();
     lock.lock();
     // A full disk may have room again later.
-    if (failure) pending_changed_.wait_for(lock, batch_age_, ended);
+    if (failed) pending_changed_.wait_for(lock, batch_age_, ended);
+  }
+}
+
+bool Engine::commit_in_background() noexcept {
+  const auto tell = [&](const char* why) {
+    try {
+      message(Severity::kWarning, fmt::format("{}; the puts are kept and tried again", why));
+    } catch (const std::exception&) {
+      // No memory to say it. The next flush() does, or the put that finds the batch full.
+    }
+    return true;
+  };
+  try {
+    const std::lock_guard commit_lock(commit_mutex_);
+    if (replaced()) {
+      commit_elsewhere();
+    } else {
+      commit_pending(false, SaveRuns::kOwn);
+    }
+    return false;
+  } catch (const Replaced&) {
+    note_replaced();  // again, and then to the new file
+    return false;
+  } catch (const std::bad_alloc&) {
+    return tell("out of memory");
+  } catch (const std::exception& error) {
+    return tell(error.what());
   }
 }
 
@@ -212,10 +237,13 @@ bool Engine::has_unsaved(SaveRuns save) const {
 }
 
 void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(const Write&)>& with_writer) {
+  const WithoutFileLimitSignal quiet;
   const bool raised = raised_.exchange(false);
   const bool unsaved = has_unsaved(save);
   {
     const std::lock_guard lock(pending_mutex_);
+    // Only when memory ran out at the end of a commit that had failed.
+    if (!committing_.empty()) active_.absorb(committing_, environment_->page_bytes());
     if (active_.empty() && !raised && !unsaved) return;
     std::swap(active_, committing_);
   }
@@ -224,7 +252,7 @@ void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(c
   Writer::Keys done;
   bool elsewhere = false;
   std::exception_ptr ending;
-  std::optional<Error> failure;
+  std::exception_ptr failure;
   try {
     with_writer([&](Writer& writer) {
       elsewhere = &writer != writer_.get();
@@ -232,25 +260,26 @@ void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(c
                    [&](const Writer::Keys& keys) { done.insert(done.end(), keys.begin(), keys.end()); });
     });
     if (fold) last_fold_ = now;
-  } catch (const Error& error) {
-    failure = error;
-    ending = std::current_exception();
   } catch (const Replaced&) {
     ending = std::current_exception();
+  } catch (const std::exception&) {
+    ending = failure = std::current_exception();
   }
   {
     const std::lock_guard lock(pending_mutex_);
-    Batch rest = std::exchange(committing_, Batch{});
     ++commits_done_;
     const std::size_t page_bytes = environment_->page_bytes();
     failure_ = failure;
     if (ending) {
-      for (const CacheKey* key : done) rest.remove(CacheKey(*key), page_bytes);
+      for (const CacheKey* key : done) committing_.remove(*key, page_bytes);
       note_first_pending();
-      active_.absorb(std::move(rest), page_bytes);
-    } else if (elsewhere) {
-      rest.absorb(std::move(moved_), page_bytes);
-      moved_ = std::move(rest);
+      active_.absorb(committing_, page_bytes);
+    } else {
+      if (elsewhere) {
+        committing_.absorb(moved_, page_bytes);
+        std::swap(moved_, committing_);
+      }
+      committing_ = Batch{};
     }
   }
   if (ending && raised) raised_ = true;
@@ -292,6 +321,7 @@ std::vector<Victim> Engine::chosen(const PruneOptions& options, std::uint64_t& b
 }
 
 void Engine::prune(const PruneOptions& options, PruneReport& report) {
+  const WithoutFileLimitSignal quiet;
   std::uint64_t before = kNever;
   if (options.older_than) {
     const std::uint64_t now = now_ns();  // before any waiting: what is used meanwhile is not older
@@ -317,6 +347,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
 }
 
 std::uint64_t Engine::clear() {
+  const WithoutFileLimitSignal quiet;
   const std::lock_guard lock(commit_mutex_);
   if (handed_over()) throw Replaced{};
   const std::uint64_t removed = writer().clear(limits());
@@ -324,7 +355,7 @@ std::uint64_t Engine::clear() {
   {
     const std::lock_guard pending_lock(pending_mutex_);
     pending = std::exchange(active_, Batch{}).new_entries;
-    failure_.reset();
+    failure_ = nullptr;
   }
   note_new_file(Content::kLess);
   room_made_.notify_all();
@@ -332,6 +363,7 @@ std::uint64_t Engine::clear() {
 }
 
 CompactReport Engine::compact() {
+  const WithoutFileLimitSignal quiet;
   CompactReport report;
   {
     const std::lock_guard lock(commit_mutex_);
@@ -352,6 +384,7 @@ void Engine::repair(VerifyReport& report) {
     report.lost = compacted.damaged;
     return;
   }
+  const WithoutFileLimitSignal quiet;
   const std::lock_guard lock(commit_mutex_);
   if (handed_over()) throw Replaced{};
   note(writer().repair(limits()), report);
@@ -359,6 +392,7 @@ void Engine::repair(VerifyReport& report) {
 }
 
 Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {
+  const WithoutFileLimitSignal quiet;
   const std::lock_guard lock(commit_mutex_);
   const Writer::Lowered lowered = writer().lower(max_bytes, {max_bytes, lock_timeout});
   note_new_file(Content::kLess);

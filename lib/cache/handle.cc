@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <exception>
+#include <new>
 #include <utility>
 
 #include "cache/say.h"
@@ -19,13 +21,23 @@ Handle::~Handle() {
   if (open->generation != fork_generation()) return;  // a parent's
   try {
     close();
-  } catch (const Error& error) {
-    say(options_.on_message, Severity::kWarning, error.what());
+  } catch (const std::exception& error) {
+    warn(error);
   }
   delete open;
 }
 
-Handle::Lease Handle::lease(bool writing) {
+void Handle::warn(const std::exception& error) const noexcept {
+  const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+  try {
+    say(options_.on_message, Severity::kWarning,
+        out_of_memory ? "out of memory: what was put last may not be stored" : error.what());
+  } catch (const std::exception&) {
+    // There is nobody left to tell.
+  }
+}
+
+Handle::Lease Handle::lease(Use use) {
   Open* open = open_.load(std::memory_order_acquire);
   if (open->generation != fork_generation() && !open->closed) open = reopen(open);
   // One that a parent had closed is not locked by anybody any more, or for ever by a thread that is not here.
@@ -37,8 +49,7 @@ Handle::Lease Handle::lease(bool writing) {
   }
   if (!lease.engine_) throw closed_error();
   if (lease->replaced()) {
-    const bool wait = writing || lease->outdated();
-    lease.engine_ = move_on(*open, std::move(lease.engine_), wait);
+    lease.engine_ = move_on(*open, std::move(lease.engine_), use);
   }
   return lease;
 }
@@ -52,14 +63,15 @@ Error Handle::moving_error() const {
           fmt::format("{}: other processes replace its file as fast as it is opened", root_.string())};
 }
 
-Handle::Lease Handle::writing_lease() {
+Handle::Lease Handle::writing_lease(bool to_new) {
   if (options_.read_only) {
     throw Error(Errc::kReadOnly, fmt::format("{}: opened read-only", root_.string()));
   }
-  return lease(true);
+  return lease(to_new ? Use::kWriteToNew : Use::kWrite);
 }
 
-std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engine, bool wait) const {
+std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engine, Use use) const {
+  const bool wait = use != Use::kRead || engine->outdated();
   constexpr std::chrono::seconds kRetry{1};
   const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch(); };
   std::unique_lock moving(open.moving, std::defer_lock);
@@ -72,14 +84,16 @@ std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engi
     const std::lock_guard lock(open.engine_mutex);
     if (open.engine != engine) return open.engine;  // another call was faster
   }
-  if (now().count() < open.retry && !engine->handed_over()) return engine;
+  const bool must = use == Use::kWriteToNew || engine->handed_over();
+  if (now().count() < open.retry && !must) return engine;
   for (int attempt = 0; attempt < kMostMoves; ++attempt) {
     std::shared_ptr<Engine> next;
     try {
       next = Engine::open(root_, options_, engine->made());
-    } catch (const Error&) {
-      // What is there cannot be used. The old file still serves, and commits say what is wrong.
-      if (engine->handed_over()) throw;
+    } catch (const std::exception&) {
+      // What is there cannot be used now. The old file still serves, unless it has what was removed, and
+      // commits say what is wrong.
+      if (must) throw;
       open.retry = std::chrono::nanoseconds(now() + kRetry).count();
       return engine;
     }
@@ -125,7 +139,7 @@ void Handle::end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>&
       }
     }
     throw moving_error();
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     engine->leave(run);
     throw;
   }

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -70,7 +71,7 @@ class Handle {
   Handle& operator=(const Handle&) = delete;
 
   // Throws Error(kClosed) after close(), and in a child what opening the store throws.
-  [[nodiscard]] Lease lease() { return lease(false); }
+  [[nodiscard]] Lease lease() { return lease(Use::kRead); }
   // Has `act` write, given an engine and the run: in the engine of the file that data.mdb is. It is tried
   // again when it throws Replaced. Throws Error(kReadOnly) too.
   template <typename Act>
@@ -79,7 +80,8 @@ class Handle {
     for (int attempt = 0;
          attempt < kMostMoves || std::chrono::steady_clock::now() - began < options_.lock_timeout;
          ++attempt) {
-      const Lease lease = writing_lease();
+      // Once it is known that the old file is no place to write to, the new one must open.
+      const Lease lease = writing_lease(attempt > 0);
       try {
         return act(*lease, lease.run());
       } catch (const Replaced&) {
@@ -102,11 +104,13 @@ class Handle {
   [[nodiscard]] std::unique_ptr<Open> start(const Open* inherited) const;
   [[nodiscard]] std::shared_ptr<Engine> open_within_budget(const FileId* inspected) const;
   Open* reopen(Open* inherited);
-  [[nodiscard]] Lease lease(bool writing);
-  [[nodiscard]] Lease writing_lease();
+  enum class Use { kRead, kWrite, kWriteToNew };
+  [[nodiscard]] Lease lease(Use use);
+  [[nodiscard]] Lease writing_lease(bool to_new);
   // The engine to use instead of one that is replaced: that of the new file, or the same one for now.
-  [[nodiscard]] std::shared_ptr<Engine> move_on(Open& open, std::shared_ptr<Engine> engine, bool wait) const;
+  [[nodiscard]] std::shared_ptr<Engine> move_on(Open& open, std::shared_ptr<Engine> engine, Use use) const;
   void end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>& run) const;
+  void warn(const std::exception& error) const noexcept;
   [[nodiscard]] Error closed_error() const;
   [[nodiscard]] Error moving_error() const;
 

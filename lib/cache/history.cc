@@ -43,23 +43,26 @@ void History::read(const lmdb::ReadTransaction& transaction, std::uint64_t from,
 }
 
 void History::refresh(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store) {
-  const std::uint64_t seen = std::exchange(read_, store.history);
-  const std::uint64_t ring = std::exchange(ring_, store.history_ring);
-  if (store.history == seen && store.history_ring == ring) return;
+  if (store.history == read_ && store.history_ring == ring_) return;
+  // Should memory run out, nothing was read, and all is read the next time.
+  const std::uint64_t seen = std::exchange(read_, 0);
+  const std::uint64_t ring = std::exchange(ring_, 0);
   if (ring != store.history_ring || store.history < seen || store.history - seen >= ring ||
       places_.size() > 2 * ring) {
     places_.clear();
     read(transaction, 0, std::min(store.history, store.history_ring));
     std::sort(places_.begin(), places_.end());
-    return;
+  } else {
+    const auto sorted = static_cast<std::ptrdiff_t>(places_.size());
+    const std::uint64_t from = seen % ring;
+    const std::uint64_t to = from + (store.history - seen);
+    read(transaction, from, std::min(to, ring));
+    if (to > ring) read(transaction, 0, to - ring);
+    std::sort(places_.begin() + sorted, places_.end());
+    std::inplace_merge(places_.begin(), places_.begin() + sorted, places_.end());
   }
-  const auto sorted = static_cast<std::ptrdiff_t>(places_.size());
-  const std::uint64_t from = seen % ring;
-  const std::uint64_t to = from + (store.history - seen);
-  read(transaction, from, std::min(to, ring));
-  if (to > ring) read(transaction, 0, to - ring);
-  std::sort(places_.begin() + sorted, places_.end());
-  std::inplace_merge(places_.begin(), places_.begin() + sorted, places_.end());
+  read_ = store.history;
+  ring_ = store.history_ring;
 }
 
 std::optional<rows::HistoryRow> History::find(const lmdb::ReadTransaction& transaction,

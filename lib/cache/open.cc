@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cache/engine.h"
+#include "cache/file_limit.h"
 #include "cache/fork.h"
 #include "cache/salvage.h"
 #include "cache/say.h"
@@ -78,6 +79,9 @@ struct Close {
 void check_root(const fs::path& root, const Options& options) {
   std::error_code error;
   const fs::file_status status = fs::status(root, error);
+  if (status.type() == fs::file_type::none) {
+    throw Error(Errc::kIo, fmt::format("{}: cannot look at: {}", root.string(), error.message()));
+  }
   if (options.read_only && !fs::exists(status)) {
     throw Error(Errc::kNotFound, fmt::format("{}: no store there", root.string()));
   }
@@ -122,7 +126,13 @@ std::optional<std::string> make_engine(const fs::path& root, const Options& opti
 
 std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& options,
                                      const FileId* inspected) {
-  const fs::path root = fs::absolute(given_root);
+  const WithoutFileLimitSignal quiet;
+  std::error_code error;
+  const fs::path root = fs::absolute(given_root, error);
+  if (error) {
+    throw Error(Errc::kIo, fmt::format("{}: cannot find the current directory: {}", given_root.string(),
+                                       error.message()));
+  }
   check_root(root, options);
   const fs::path data = root / "data.mdb";
   Registry& engines = *registry;

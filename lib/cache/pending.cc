@@ -26,45 +26,52 @@ PendingTokens PendingTokens::copy_of(const Tokens& tokens) {
   return copy;
 }
 
+void Batch::count(const CacheKey& key, const PendingPut& put, std::size_t page_bytes, bool there) noexcept {
+  // Unsigned numbers wrap around, so adding what is one less than nothing takes one away.
+  const std::uint64_t sign = there ? 1 : ~std::uint64_t{0};
+  const std::size_t size = put.tokens.record_bytes();
+  bytes += sign * size;
+  if (put.dated) dated += sign;
+  if (!put.is_new) return;
+  new_entries += sign;
+  new_bytes += sign * occupied_bytes(key.canonical().size(), size, page_bytes);
+}
+
 void Batch::add(CacheKey key, PendingPut put, std::size_t page_bytes) {
-  const auto existing = puts.find(key);
-  if (existing != puts.end()) {
+  if (const auto existing = puts.find(key); existing != puts.end()) {
     put.is_new = existing->second.is_new;
-    remove(CacheKey(existing->first), page_bytes);
+    count(key, existing->second, page_bytes, false);
+    existing->second = std::move(put);
+    count(key, existing->second, page_bytes, true);
+    return;
   }
-  bytes += put.tokens.record_bytes();
-  if (put.dated) ++dated;
-  if (put.is_new) {
-    ++new_entries;
-    new_bytes += occupied_bytes(key.canonical().size(), put.tokens.record_bytes(), page_bytes);
-  }
-  puts.emplace(std::move(key), std::move(put));
+  const auto added = puts.emplace(std::move(key), std::move(put)).first;
+  count(added->first, added->second, page_bytes, true);
 }
 
 void Batch::remove(const CacheKey& key, std::size_t page_bytes) {
   const auto found = puts.find(key);
   if (found == puts.end()) return;
-  const PendingPut& put = found->second;
-  bytes -= put.tokens.record_bytes();
-  if (put.dated) --dated;
-  if (put.is_new) {
-    --new_entries;
-    new_bytes -= occupied_bytes(key.canonical().size(), put.tokens.record_bytes(), page_bytes);
-  }
+  count(key, found->second, page_bytes, false);
   puts.erase(found);
 }
 
-void Batch::absorb(Batch older, std::size_t page_bytes) {
+void Batch::absorb(Batch& older, std::size_t page_bytes) {
+  if (empty()) {
+    std::swap(*this, older);
+    return;
+  }
+  // What may throw comes first: nodes that change hands need no memory.
+  puts.reserve(puts.size() + older.puts.size());
   while (!older.puts.empty()) {
-    auto node = older.puts.extract(older.puts.begin());
-    if (const auto newer = puts.find(node.key()); newer == puts.end()) {
-      add(std::move(node.key()), std::move(node.mapped()), page_bytes);
-    }
+    const auto inserted = puts.insert(older.puts.extract(older.puts.begin()));
+    if (inserted.inserted) count(inserted.position->first, inserted.position->second, page_bytes, true);
   }
   directories.merge(older.directories);
   tokenizer_files.merge(older.tokenizer_files);
   traits.merge(older.traits);
   if (!tokenizer_sha) tokenizer_sha = std::move(older.tokenizer_sha);
+  older = Batch{};
 }
 
 std::uint64_t occupied_bytes(std::size_t canonical_bytes, std::size_t record_bytes,

@@ -73,8 +73,13 @@ struct Batch {
   }
   void add(CacheKey key, PendingPut put, std::size_t page_bytes);
   void remove(const CacheKey& key, std::size_t page_bytes);
-  // Takes over what `older` has and this does not.
-  void absorb(Batch older, std::size_t page_bytes);
+  // Takes over what `older` has and this does not; `older` is empty then. When memory runs out, both are as
+  // they were.
+  void absorb(Batch& older, std::size_t page_bytes);
+
+ private:
+  // Adds one put to the figures, or takes it from them.
+  void count(const CacheKey& key, const PendingPut& put, std::size_t page_bytes, bool there) noexcept;
 };
 
 // Page bytes that an entry occupies: its overflow pages and its leaf node, or the node with the value inside.

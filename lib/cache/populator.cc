@@ -1,6 +1,7 @@
 #include "cache/populator.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 namespace tokcask {
@@ -52,7 +53,13 @@ void Populator::wait() {
 }
 
 void Populator::start() {
-  if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
+  try {
+    if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
+  } catch (const std::exception&) {
+    // A hint that nobody takes.
+    waiting_.clear();
+    all_ = false;
+  }
   changed_.notify_all();
 }
 

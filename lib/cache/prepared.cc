@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "cache/file_limit.h"
 #include "cache/relatives.h"
 
 namespace tokcask {
@@ -55,6 +56,7 @@ std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, co
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
                                                          const record::KeyList& keys) {
+  const WithoutFileLimitSignal quiet;
   auto shared =
       shm::KeyTable::publish(engine.root(), {engine.file_uuid(), made.txnid, made.places, keys.bytes()});
   if (!shared->why_private().empty()) {

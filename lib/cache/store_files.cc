@@ -1,5 +1,6 @@
 #include "cache/store_files.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -13,9 +14,12 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <random>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <tokcask/error.h>
 
@@ -57,23 +61,56 @@ Inspection inspect_once(const fs::path& data, std::uint64_t& txnid) {
   return {Condition::kBad, std::move(why), std::move(report.findings)};
 }
 
-void sync_directory(const fs::path& directory) {
-  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);  // some file systems cannot; then they need not
-  close(fd);
+// An open directory, to be synced.
+class Directory {
+ public:
+  explicit Directory(const fs::path& path)
+      : path_(path), fd_(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (fd_ < 0 && errno != EACCES) throw io_error(path_, "open", errno);
+  }
+  ~Directory() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  void sync() const {
+    if (fd_ < 0 || fsync(fd_) == 0 || errno == EINVAL || errno == EROFS) return;
+    throw io_error(path_, "sync the directory", errno);
+  }
+
+ private:
+  const fs::path path_;
+  int fd_;
+};
+
+// What lies in a directory, as far as it can be read. Not by std::filesystem: its iterators and remove_all()
+// of libstdc++ 12 end the process when memory runs out.
+std::vector<fs::path> children_of(const fs::path& directory) {
+  const auto close = [](DIR* open) { closedir(open); };
+  const std::unique_ptr<DIR, decltype(close)> stream(opendir(directory.c_str()), close);
+  std::vector<fs::path> children;
+  if (!stream) return children;
+  while (const dirent* const entry = readdir(stream.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") children.push_back(directory / name);
+  }
+  return children;
+}
+
+// A directory that holds no other, and what is in it.
+void remove_directory(const fs::path& directory) {
+  for (const fs::path& path : children_of(directory)) unlink(path.c_str());
+  rmdir(directory.c_str());
 }
 
 // What creations that were killed left behind.
 void remove_leftovers(const fs::path& root) {
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root, ignored)) {
-    const std::string name = entry.path().filename().string();
+  for (const fs::path& path : children_of(root)) {
+    const std::string name = path.filename().string();
     if (!name.starts_with(kNewPrefix)) continue;
     pid_t pid = 0;
     std::from_chars(name.data() + kNewPrefix.size(), name.data() + name.size(), pid);
-    if (pid > 0 && (pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH)))
-      fs::remove_all(entry.path(), ignored);
+    if (pid > 0 && (pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH))) remove_directory(path);
   }
 }
 
@@ -133,11 +170,10 @@ bool make_lock_directory(const fs::path& root, const FileId& id) {
 }
 
 void remove_other_lock_directories(const fs::path& root, const FileId& current) {
-  std::error_code ignored;
   unlink((root / "lock.mdb").c_str());  // of a program that had no lock directories yet
   const fs::path keep = lock_directory(root, current).filename();
-  for (const fs::directory_entry& entry : fs::directory_iterator(root / "locks", ignored)) {
-    if (entry.path().filename() != keep) fs::remove_all(entry.path(), ignored);
+  for (const fs::path& path : children_of(root / "locks")) {
+    if (path.filename() != keep) remove_directory(path);
   }
 }
 
@@ -176,8 +212,12 @@ void make_directory(const fs::path& root) {
   }
   if (fs::exists(status)) return;
   if (root.has_parent_path()) {
+    std::vector<fs::path> grown;  // get a new name in them
+    for (fs::path path = root.parent_path(); path.has_relative_path() && !fs::exists(path, error);)
+      grown.push_back(path = path.parent_path());
     fs::create_directories(root.parent_path(), error);
     if (error) throw io_error(root.parent_path(), "make the directory", error.value());
+    for (const fs::path& path : grown) sync_directory(path);
   }
   if (mkdir(root.c_str(), 0700) != 0 && errno != EEXIST) throw io_error(root, "make the directory", errno);
 }
@@ -192,6 +232,8 @@ void refuse_link(const fs::path& root) {
                   "the link leads into",
                   data.string()));
 }
+
+void sync_directory(const fs::path& directory) { Directory(directory).sync(); }
 
 std::string_view network_file_system(long type) noexcept {
   // From the kernel's linux/magic.h and statfs(2). FUSE is not here: it may be a local disk as well.
@@ -231,8 +273,9 @@ void refuse_network_file_system(const fs::path& root) {
 
 std::optional<FileId> id_of(const fs::path& file) {
   struct stat status{};
-  if (stat(file.c_str(), &status) != 0) return std::nullopt;
-  return FileId{status.st_dev, status.st_ino};
+  if (stat(file.c_str(), &status) == 0) return FileId{status.st_dev, status.st_ino};
+  if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+  throw io_error(file, "look at", errno);
 }
 
 std::unique_ptr<lmdb::Environment> open_environment(const fs::path& root, const FileId& id,
@@ -266,6 +309,8 @@ void make_empty(const fs::path& directory, const fs::path& name) {
 }
 
 void create(const fs::path& root) {
+  // A data file that is there says that the names above it are durable.
+  sync_directory((root / "").parent_path().parent_path());  // also of a path that ends with a slash
   NewFile fresh(root);
   make_empty(fresh.directory(), root / "data.mdb");
   fresh.install();
@@ -330,20 +375,28 @@ NewFile::NewFile(const fs::path& root)
 }
 
 NewFile::~NewFile() {
-  std::error_code ignored;
-  fs::remove_all(directory_, ignored);
+  try {
+    remove_directory(directory_);
+  } catch (const std::bad_alloc&) {
+    // The next new file removes it.
+  }
 }
 
 FileId NewFile::install() {
   const fs::path fresh = directory_ / "data.mdb";
   const fs::path data = root_ / "data.mdb";
   const auto id = id_of(fresh);
-  if (!id) throw io_error(fresh, "look at", errno);
+  if (!id) throw io_error(fresh, "look at", ENOENT);
   // Before the rename: on a full disk nobody shall be left with a file that cannot be opened.
   make_lock_directory(root_, *id);
+  const Directory directory(root_);
   if (rename(fresh.c_str(), data.c_str()) != 0) throw io_error(data, "replace", errno);
-  sync_directory(root_);
-  remove_other_lock_directories(root_, *id);
+  directory.sync();
+  try {
+    remove_other_lock_directories(root_, *id);
+  } catch (const std::bad_alloc&) {
+    // The next new file does.
+  }
   return *id;
 }
 

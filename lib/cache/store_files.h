@@ -37,7 +37,7 @@ using FileId = std::pair<dev_t, ino_t>;
 
 namespace tokcask::files {
 
-// Nothing if there is no such file.
+// Nothing if there is no such file. Throws Error(kIo) if that cannot be found out.
 std::optional<FileId> id_of(const std::filesystem::path& file);
 
 enum class Condition { kAbsent, kGood, kBad };
@@ -57,6 +57,10 @@ void make_directory(const std::filesystem::path& root);
 
 // Throws Error(kIo) when data.mdb is a link: it would be written through, and replaced where it should not.
 void refuse_link(const std::filesystem::path& root);
+
+// Makes the names in `directory` durable. Throws Error(kIo). Without effect where the file system cannot, or
+// where this process may not read the directory.
+void sync_directory(const std::filesystem::path& directory);
 
 // Throws Error(kUnsupported) when `root` is on a network file system.
 void refuse_network_file_system(const std::filesystem::path& root);
@@ -113,7 +117,8 @@ class NewFile {
 
   [[nodiscard]] const std::filesystem::path& directory() const noexcept { return directory_; }
   // Puts `directory()`/data.mdb, which is durable and closed, in the place of data.mdb; returns its name.
-  // Removes the lock directories of other files: only the current one is ever opened anew.
+  // Removes the lock directories of other files: only the current one is ever opened anew. Throws Error(kIo);
+  // then data.mdb is the old file, or the new one if its directory cannot be synced.
   FileId install();
 
  private:

@@ -14,7 +14,9 @@ using rows::Tag;
 std::uint64_t Stamps::of(std::uint32_t slot) {
   const std::uint64_t number = slot / rows::kStampsPerChunk;
   if (!stored_ || number != number_) read(number);
-  return std::max((*stored_)[slot % rows::kStampsPerChunk], access_->stamp(slot));
+  const std::uint64_t stored = (*stored_)[slot % rows::kStampsPerChunk];
+  const std::uint64_t shared = access_->stamp(slot);
+  return std::max(stored > most_ ? 0 : stored, shared > most_ ? 0 : shared);
 }
 
 void Stamps::read(std::uint64_t number) {

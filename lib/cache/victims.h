@@ -7,18 +7,21 @@
 #include <optional>
 #include <vector>
 
+#include "cache/clock.h"
 #include "lmdb/environment.h"
 #include "record/rows.h"
 #include "shm/access_table.h"
 
 namespace tokcask {
 
-// Last accesses by slot: those in the store, or in shared memory where they are newer. Cheap for slots in
-// ascending order.
+// Last accesses by slot: those in the store, or in shared memory where they are newer. One that is far ahead
+// of the clock is none: such an entry would never be evicted. Cheap for slots in ascending order.
 class Stamps {
  public:
   Stamps(const lmdb::ReadTransaction& transaction, const shm::AccessTable& access)
-      : transaction_(&transaction), access_(&access) {}
+      : transaction_(&transaction),
+        access_(&access),
+        most_(std::max(now_ns(), access.newest_stamp()) + kMostAheadNs) {}
   [[nodiscard]] std::uint64_t of(std::uint32_t slot);
 
  private:
@@ -26,6 +29,7 @@ class Stamps {
 
   const lmdb::ReadTransaction* transaction_;
   const shm::AccessTable* access_;
+  const std::uint64_t most_;
   std::uint64_t number_ = 0;
   std::optional<rows::StampChunk> stored_;
 };

@@ -46,6 +46,8 @@ constexpr std::uint64_t minus(std::uint64_t a, std::uint64_t b) { return a > b ?
 
 // ---- Room and need ----
 
+std::uint64_t Writer::Room::lead() const { return std::clamp<std::uint64_t>(used / 24, 32, 1024); }
+
 std::uint64_t Writer::Room::reserve() const { return std::clamp<std::uint64_t>(limit / 32, 24, 512); }
 
 std::uint64_t Writer::Room::tree_pages(std::uint64_t changes, std::uint64_t node_bytes) const {
@@ -84,6 +86,9 @@ Writer::Room Writer::measure(std::uint64_t max_bytes) const {
   room.page_bytes = environment_->page_bytes();
   room.limit = max_bytes / room.page_bytes;
   room.used = environment_->page_count();
+  // So that entries can always be removed, also when others fill the disk.
+  if (!disk_full_) disk_has(room.used + room.lead(), room.limit);
+  if (disk_full_) room.limit = std::min(room.limit, std::max(allocated_, room.used));
   // Asked before this thread's own snapshot is one of them.
   const std::uint64_t oldest = environment_->oldest_reader().value_or(kNever);
   const lmdb::ReadTransaction snapshot(*environment_);
@@ -104,6 +109,35 @@ Writer::Room Writer::measure(std::uint64_t max_bytes) const {
   }
   room.find_tail(std::move(pages));
   return room;
+}
+
+bool Writer::disk_has(std::uint64_t end, std::uint64_t limit) const {
+  const std::uint64_t page_bytes = environment_->page_bytes();
+  const auto get = [&](std::uint64_t until) {
+    if (!environment_->allocate(allocated_ * page_bytes, (until - allocated_) * page_bytes)) return false;
+    allocated_ = until;
+    return true;
+  };
+  allocated_ = std::max(allocated_, environment_->page_count());
+  end = std::min(end, limit);
+  if (end <= allocated_) return true;
+  if (disk_full_) return false;
+  // Some more at once, where there is room.
+  const std::uint64_t more = std::clamp<std::uint64_t>(end / 64, 1, 256);
+  if (get(std::min(end + more, limit)) || get(end)) return true;
+  for (std::uint64_t size = (end - allocated_) / 2; size > 0; size /= 2) get(allocated_ + size);
+  disk_full_ = true;
+  return false;
+}
+
+bool Writer::disk_has(const Commit& commit, const Room& room, std::uint64_t changes,
+                      std::uint64_t node_bytes) const {
+  const std::uint64_t tree = room.tree_pages(changes, node_bytes);
+  const std::uint64_t pages = tree + room.free_list_pages(tree + commit.freed_pages());
+  const std::uint64_t reusable =
+      commit.extended_for_one_page() ? 0 : minus(room.reusable, commit.reused_pages());
+  const std::uint64_t end = std::max(commit.end_page(), room.used) + minus(pages, reusable);
+  return disk_has(end + room.lead(), room.limit);
 }
 
 void Writer::Room::find_tail(std::vector<std::uint64_t> pages) {
@@ -301,7 +335,10 @@ Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access, s
       root_(std::move(root)),
       lock_(root_ / "write.lock"),
       warn_(std::move(warn)),
-      withhold_(std::move(withhold)) {}
+      withhold_(std::move(withhold)) {
+  // The process that put data.mdb there may have been killed before its name was durable.
+  files::sync_directory(root_);
+}
 
 void Writer::begin() const {
   // With the lock held, whoever began to replace the file is at its end, or was killed.
@@ -334,6 +371,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   wait_until_ = std::chrono::steady_clock::now() + kMostWaited;
   if (!std::exchange(waited_, false)) ahead_ -= ahead_ / 64;
   Extras extras(batch, notes_, *access_, max_bytes, fold);
+  disk_full_ = false;
   Room room = measure(max_bytes);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
@@ -367,7 +405,12 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     }
     const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
     std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
+    const bool was_full = disk_full_;
     const std::size_t written = count > 0 ? put_group(items, at, count, room, &extras) : 0;
+    if (disk_full_ != was_full) {
+      room = measure(max_bytes);
+      continue;
+    }
     bool changed = true;  // what room says
     if (written == count && count > 0) {
       done(at, count);
@@ -394,6 +437,8 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     Commit commit(*environment_, names_);
     extras.apply(commit, with_files);
     commit.finish();
+    if (!may_commit(commit, room, extras.changes(room), 0)) continue;
+    if (!disk_has(commit, room, extras.changes(room), 0)) room = measure(max_bytes);
     if (!may_commit(commit, room, extras.changes(room), 0)) continue;
     commit.commit();
     extras.committed();
@@ -424,6 +469,11 @@ std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size
   if (!may_commit(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes, true)) {
     for (std::size_t i = 0; i < count; ++i) --items[at + i].run().puts;
     return count / 2;
+  }
+  if (!disk_full_ &&
+      !disk_has(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes)) {
+    for (std::size_t i = 0; i < count; ++i) --items[at + i].run().puts;
+    return 0;
   }
   access_->grow(commit.store().slot_count);
   commit.commit();
@@ -557,17 +607,19 @@ void Writer::weigh(Candidates& items, std::size_t at) {
 // Why there is no room for `item`, and what helps.
 std::string Writer::why_declined(const Candidate& item, const Room& room) const {
   const std::string& key = item.key().canonical();
-  const std::uint64_t budget = room.limit * room.page_bytes;
+  const std::string budget =
+      fmt::format(disk_full_ ? "{} bytes that the full disk has for it" : "budget of {} bytes",
+                  room.limit * room.page_bytes);
+  const char* const advice = disk_full_ ? "free some space" : "raise max_bytes";
   Need need;
   need.add(*item.item, room);
   if (need.pages(room) + room.reserve() > room.limit)
-    return fmt::format("{} is too large for the budget of {} bytes, and is not stored", key, budget);
+    return fmt::format("{} is too large for the {}, and is not stored", key, budget);
   if (waited_in_vain_) {
     return fmt::format(
-        "readers hold {} bytes that are free in the budget of {} bytes, so {} and others are not stored; "
-        "hold "
-        "views for a shorter time, or raise max_bytes",
-        room.held * room.page_bytes, budget, key);
+        "readers hold {} bytes that are free in the {}, so {} and others are not stored; hold views for a "
+        "shorter time, or {}",
+        room.held * room.page_bytes, budget, key, advice);
   }
   const auto oldest = access_->runs().oldest();
   const bool by_other = oldest && oldest->run_id != item.run().run_id();
@@ -575,9 +627,8 @@ std::string Writer::why_declined(const Candidate& item, const Room& room) const 
       by_other ? fmt::format("since run {} began, which is alive", oldest->run_id) : "in this run";
   if (item.older_than < item.put().stamp) since = item.put().dated ? "later" : "as lately";
   return fmt::format(
-      "the budget of {} bytes is full of entries that were used {}, so {} and others are not stored; raise "
-      "max_bytes to keep more",
-      budget, since, key);
+      "the {} {} full of entries that were used {}, so {} and others are not stored; {} to keep more",
+      budget, disk_full_ ? "are" : "is", since, key, advice);
 }
 
 bool Writer::decline(const Candidate& item, const Room& room) {
@@ -650,6 +701,7 @@ std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t
       most = count / 2;
       continue;
     }
+    if (!disk_full_ && !disk_has(commit, room, count, 0)) continue;  // with as many as there is room for
     if (found.removed > 0) commit.commit();
     nudged = false;
     for (const std::uint32_t slot : freed) access_->assign(slot, 0);
@@ -664,6 +716,7 @@ std::size_t Writer::remove(std::span<const Victim> victims, std::uint64_t before
                            PruneReport& report) {
   const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
   begin();
+  disk_full_ = false;
   const std::size_t wanted = std::min(victims.size(), kMostRemovedAtOnce);
   const std::size_t done =
       remove_within(victims.first(wanted), before, budget(limits), {rows::Fate::kPruned, 0}, report);

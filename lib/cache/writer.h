@@ -123,7 +123,7 @@ class Writer {
   // Pages, as the next transaction will find them.
   struct Room {
     std::uint64_t page_bytes = 0;
-    std::uint64_t limit = 0;     // the budget
+    std::uint64_t limit = 0;     // the budget, or what a full disk has room for
     std::uint64_t used = 0;      // length of the file
     std::uint64_t reusable = 0;  // on the free list, and free for the next transaction
     std::uint64_t recent = 0;    // on the free list; two commits from now reusable
@@ -147,6 +147,9 @@ class Writer {
     void find_tail(std::vector<std::uint64_t> pages);
     // Never given to puts, so that entries can always be removed.
     [[nodiscard]] std::uint64_t reserve() const;
+    // Pages beyond the end of the file that the disk shall have blocks for: the reserve and the cushions of a
+    // budget as large as the file.
+    [[nodiscard]] std::uint64_t lead() const;
     // Upper bounds of the pages that a transaction copies or makes which changes `changes` entries and adds
     // `node_bytes` to leaves, and of those that saving the free list then takes.
     [[nodiscard]] std::uint64_t tree_pages(std::uint64_t changes, std::uint64_t node_bytes) const;
@@ -196,6 +199,12 @@ class Writer {
   void remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report);
   // Puts a new file in place, and tells all who have the old one open.
   void install(files::NewFile& file, const Rewritten& made);
+  // Whether the disk has blocks for the file's pages before `end`. When it has not, it is taken as full until
+  // the next write() or remove(): measure() then counts no more pages than there are blocks for.
+  bool disk_has(std::uint64_t end, std::uint64_t limit) const;
+  // The same for what a transaction may take, and for the reserve beyond that.
+  [[nodiscard]] bool disk_has(const Commit& commit, const Room& room, std::uint64_t changes,
+                              std::uint64_t node_bytes) const;
   // A commit without content, so that pages freed by the one before can be reused by the one after.
   void nudge(const Room& room);
 
@@ -218,6 +227,9 @@ class Writer {
   std::chrono::steady_clock::time_point wait_until_{};
   std::optional<std::uint64_t> stuck_reader_;
   std::vector<rows::HistoryRow> notes_;  // of declined puts, to be committed
+  // Pages that have blocks on the disk, as far as is known, and whether it had no more.
+  mutable std::uint64_t allocated_ = 0;
+  mutable bool disk_full_ = false;
 };
 
 }  // namespace tokcask

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "lmdb/page_layout.h"
@@ -39,8 +40,13 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
     case MDB_VERSION_MISMATCH:
     case MDB_INCOMPATIBLE:
     case MDB_NOTFOUND:
-    case MDB_PANIC:
       errc = Errc::kDamaged;
+      break;
+    case MDB_PANIC:
+      // LMDB could not write a meta page. What is committed is whole, in the file.
+      advice =
+          "; a commit failed on the disk, and LMDB does nothing more until all handles and views of the "
+          "store are let go in this process; then open it again";
       break;
     case MDB_READERS_FULL:
       errc = Errc::kBusy;
@@ -52,6 +58,15 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
           "; another process that has the store open seems to have this process's id: two containers that "
           "share "
           "a store must share their process ids too (for example docker run --pid)";
+      break;
+    case EIO:
+      // LMDB's word for a write that was cut short, too.
+      advice =
+          "; the disk fails, or it is full, or a quota or the limit on the size of files is reached: nothing "
+          "that was committed is lost";
+      break;
+    case EFBIG:
+      advice = "; see the limit on the size of files (ulimit -f): nothing that was committed is lost";
       break;
     case ENOSPC:
       advice = "; free some space: nothing that was committed is lost";
@@ -222,6 +237,16 @@ void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const no
   posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
 }
 
+bool Environment::allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+  mdb_filehandle_t fd = -1;
+  if (mdb_env_get_fd(env_, &fd) != MDB_SUCCESS) return true;
+  int result = 0;
+  do {
+    result = fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 || (errno != ENOSPC && errno != EDQUOT);
+}
+
 std::optional<std::uint64_t> Environment::oldest_reader() const {
   // LMDB tells its reader table only as text: one line per slot with pid, thread and txnid, or "-" for a slot
   // that holds no snapshot.
@@ -286,11 +311,12 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
   // Database 0 is the free list: txnid -> count, then that many page numbers. LMDB opens it to read-only
   // transactions (its mdb_stat does the same).
   std::vector<FreedPages> list;
-  MDB_cursor* cursor = nullptr;
-  check(mdb_cursor_open(txn_, 0, &cursor), "read the free list", environment_->path_);
+  MDB_cursor* opened = nullptr;
+  check(mdb_cursor_open(txn_, 0, &opened), "read the free list", environment_->path_);
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
   MDB_val key;
   MDB_val value;
-  while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == MDB_SUCCESS) {
+  while (mdb_cursor_get(cursor.get(), &key, &value, MDB_NEXT) == MDB_SUCCESS) {
     FreedPages& record = list.emplace_back();
     if (key.mv_size == sizeof record.txnid) std::memcpy(&record.txnid, key.mv_data, sizeof record.txnid);
     if (value.mv_size < sizeof record.count) continue;
@@ -298,7 +324,6 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
     const auto* const numbers = static_cast<const std::uint64_t*>(value.mv_data) + 1;
     record.pages = {numbers, std::min<std::size_t>(record.count, value.mv_size / sizeof record.count - 1)};
   }
-  mdb_cursor_close(cursor);
   return list;
 }
 

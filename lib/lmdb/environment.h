@@ -97,6 +97,10 @@ class Environment {
   // Asks the kernel to read a part of data.mdb into the page cache. Without effect where that cannot be done.
   void read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
+  // Has the disk keep blocks for this part of data.mdb, which may lie beyond its end; the file's size stays.
+  // False when the disk, or a quota, has no room for them. True also where that cannot be asked for.
+  [[nodiscard]] bool allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept;
+
   // The oldest snapshot that any process holds, or nothing when there is none.
   [[nodiscard]] std::optional<std::uint64_t> oldest_reader() const;
   // Frees the reader slots of dead processes; returns how many there were.

@@ -15,6 +15,8 @@
 #include <cstring>
 #include <utility>
 
+#include <tokcask/error.h>
+
 namespace tokcask::shm {
 
 namespace ipc = boost::interprocess;
@@ -154,13 +156,22 @@ void AccessTable::make_private(const Uuid& uuid, std::string why) {
   why_private_ = std::move(why);
   mapping_ = std::make_unique<Mapping>();
   // Zeroed, and backed by memory only where it is touched.
-  mapping_->region = ipc::anonymous_shared_memory(kReservedBytes);
+  std::uint64_t bytes = kReservedBytes;
+  for (;; bytes /= 2) {
+    try {
+      mapping_->region = ipc::anonymous_shared_memory(bytes);
+      break;
+    } catch (const ipc::interprocess_exception& error) {
+      if (bytes > kSmallestReservedBytes) continue;
+      throw Error(Errc::kIo, std::string("cannot map memory for access times: ") + error.what());
+    }
+  }
   auto* const base = static_cast<std::byte*>(mapping_->region.get_address());
   header_ = reinterpret_cast<Header*>(base);
   header_->uuid = uuid;
   runs_.emplace(base + kBlockBytes, header_->last_run);
   blocks_ = reinterpret_cast<Block*>(base + kFirstStampBlock * kBlockBytes);
-  reserved_blocks_ = kReservedBytes / kBlockBytes - kFirstStampBlock;
+  reserved_blocks_ = bytes / kBlockBytes - kFirstStampBlock;
   header_->blocks = kFirstBlocks;
 }
 

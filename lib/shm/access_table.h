@@ -38,8 +38,8 @@ inline constexpr std::size_t kStampsPerBlock = 510;
 class AccessTable {
  public:
   // Maps the table of the store `uuid` in `directory`, making it anew if it is missing, damaged or another
-  // store's. Never fails: where no file can be mapped (a read-only directory), the table is private to the
-  // process, and `why_private()` says why.
+  // store's. Where no file can be mapped (a read-only directory), the table is private to the process, and
+  // `why_private()` says why. Throws Error(kIo) when there is no address space for that either.
   static std::unique_ptr<AccessTable> open(const std::filesystem::path& directory, const Uuid& uuid);
   ~AccessTable();
   AccessTable(const AccessTable&) = delete;
@@ -50,6 +50,10 @@ class AccessTable {
   // A stamp greater than every one this process was given before, and not less than the clock or `floor`.
   std::uint64_t next_stamp() noexcept;
   void raise_clock(std::uint64_t floor) noexcept;
+  // Not less than any stamp that this process was given.
+  [[nodiscard]] std::uint64_t newest_stamp() const noexcept {
+    return last_stamp_.load(std::memory_order_relaxed);
+  }
 
   // Records that the entry in `slot` was used at `stamp`. Wait-free; without effect for a slot that has no
   // place.

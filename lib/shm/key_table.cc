@@ -1,5 +1,6 @@
 #include "shm/key_table.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -14,11 +15,14 @@
 #include <boost/interprocess/mapped_region.hpp>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <tokcask/error.h>
 
 namespace tokcask::shm {
 
@@ -110,13 +114,16 @@ void remove_if_unused(int fd, const fs::path& file) {
     unlink(file.c_str());
 }
 
+// Not by std::filesystem, whose iterators of libstdc++ 12 end the process when memory runs out.
 void remove_unused(const fs::path& directory) {
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kPrefix) || name.find(kSuffix) == std::string::npos) continue;
-    const Descriptor fd(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-    if (fd.get() >= 0) remove_if_unused(fd.get(), entry.path());
+  const auto close = [](DIR* open) { closedir(open); };
+  const std::unique_ptr<DIR, decltype(close)> stream(opendir(directory.c_str()), close);
+  while (const dirent* const entry = stream ? readdir(stream.get()) : nullptr) {
+    const std::string_view name = entry->d_name;
+    if (!name.starts_with(kPrefix) || name.find(kSuffix) == std::string_view::npos) continue;
+    const fs::path file = directory / name;
+    const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (fd.get() >= 0) remove_if_unused(fd.get(), file);
   }
 }
 
@@ -229,7 +236,11 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
   std::unique_ptr<KeyTable> table(new KeyTable);
   table->why_private_ = std::move(why);
   table->mapping_ = std::make_unique<Mapping>();
-  table->mapping_->region = ipc::anonymous_shared_memory(std::max<std::size_t>(body.size(), 1));
+  try {
+    table->mapping_->region = ipc::anonymous_shared_memory(std::max<std::size_t>(body.size(), 1));
+  } catch (const ipc::interprocess_exception& error) {
+    throw Error(Errc::kIo, std::string("cannot map memory for the table of a data set: ") + error.what());
+  }
   auto* const base = static_cast<std::byte*>(table->mapping_->region.get_address());
   if (!body.empty()) std::memcpy(base, body.data(), body.size());
   table->point_into(base, header);
@@ -240,8 +251,12 @@ KeyTable::~KeyTable() {
   if (file_.empty() || !mapping_) return;
   remove_if_unused(mapping_->file.get_mapping_handle().handle, file_);
   mapping_.reset();
-  // Forked workers end without this; what they made is removed with their parent's.
-  remove_unused(file_.parent_path());
+  try {
+    // Forked workers end without this; what they made is removed with their parent's.
+    remove_unused(file_.parent_path());
+  } catch (const std::exception&) {
+    // The next one does.
+  }
 }
 
 }  // namespace tokcask::shm

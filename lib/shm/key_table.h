@@ -73,9 +73,9 @@ class KeyTable {
   static std::unique_ptr<KeyTable> attach(const std::filesystem::path& directory, const Uuid& store,
                                           std::span<const std::byte> keys);
 
-  // Makes the table and puts it in the place of one that is there. Never fails: where no file can be made (a
-  // directory that is read-only, a full disk) the table is in memory that forked children share, and
-  // why_private() says why.
+  // Makes the table and puts it in the place of one that is there. Where no file can be made (a directory
+  // that is read-only, a full disk) the table is in memory that forked children share, and why_private() says
+  // why. Throws Error(kIo) when there is no address space for that either.
   static std::unique_ptr<KeyTable> publish(const std::filesystem::path& directory,
                                            const KeyTableContent& content);
   ~KeyTable();

@@ -1,15 +1,15 @@
 #include "shm/run_table.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
-#include <fstream>
 #include <limits>
-#include <sstream>
 #include <string>
 #include <utility>
 
@@ -42,27 +42,40 @@ constexpr std::uint64_t kEnded = ~std::uint64_t{0};
 
 // When process `pid` started, in clock ticks since boot (field 22 of /proc/PID/stat), or 0 if there is none.
 // With the pid it names a process for as long as the machine is up.
-std::uint64_t process_start(std::uint64_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string text;
-  if (!std::getline(file, text)) return 0;
+// Needs no memory.
+std::uint64_t process_start(std::uint64_t pid) noexcept {
+  std::array<char, 32> path{"/proc/"};
+  constexpr std::string_view kFile = "/stat";
+  char* const end = std::to_chars(path.data() + strlen(path.data()), path.end() - kFile.size() - 1, pid).ptr;
+  std::copy(kFile.begin(), kFile.end(), end);
+  const int fd = open(path.data(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  std::array<char, 1024> line{};
+  const ssize_t size = read(fd, line.data(), line.size());
+  close(fd);
+  std::string_view rest(line.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
   // The second field is the program's name in parentheses and may hold anything.
-  std::istringstream fields(text.substr(std::min(text.rfind(')') + 1, text.size())));
-  std::string skipped;
-  fields >> skipped;
-  if (skipped == "Z" || skipped == "X") return kEnded;
-  for (int field = 4; field < 22; ++field) fields >> skipped;
+  rest.remove_prefix(std::min(rest.rfind(')') + 1, rest.size()));
+  const auto next_field = [&] {
+    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+    const std::string_view field = rest.substr(0, rest.find(' '));
+    rest.remove_prefix(field.size());
+    return field;
+  };
+  if (const std::string_view state = next_field(); state == "Z" || state == "X") return kEnded;
+  for (int field = 4; field < 22; ++field) next_field();
+  const std::string_view field = next_field();
   std::uint64_t start = 0;
-  fields >> start;
+  std::from_chars(field.data(), field.data() + field.size(), start);
   return start;
 }
 
-Process this_process() {
+Process this_process() noexcept {
   const auto pid = static_cast<std::uint64_t>(getpid());
   return {pid, process_start(pid)};
 }
 
-bool is_alive(const Process& process) {
+bool is_alive(const Process& process) noexcept {
   if (process.pid == 0 || process.pid > std::numeric_limits<pid_t>::max()) return false;  // damage
   if (kill(static_cast<pid_t>(process.pid), 0) != 0 && errno == ESRCH) return false;
   const std::uint64_t found = process_start(process.pid);
@@ -73,16 +86,19 @@ bool is_alive(const Process& process) {
 // Asks for each process once.
 class Liveness {
  public:
-  bool operator()(const Process& process) {
-    for (const auto& [known, alive] : known_) {
-      if (known == process) return alive;
-    }
-    known_.emplace_back(process, is_alive(process));
-    return known_.back().second;
+  bool operator()(const Process& process) noexcept {
+    const auto known = std::span(known_).first(count_);
+    const auto found =
+        std::find_if(known.begin(), known.end(), [&](const auto& entry) { return entry.first == process; });
+    if (found != known.end()) return found->second;
+    const bool alive = is_alive(process);
+    known_[count_++] = {process, alive};
+    return alive;
   }
 
  private:
-  std::vector<std::pair<Process, bool>> known_;
+  std::array<std::pair<Process, bool>, kMaxMembers> known_{};  // no more are asked for in one sweep
+  std::size_t count_ = 0;
 };
 
 std::uint64_t load(const std::atomic<std::uint64_t>& word) noexcept {
@@ -296,18 +312,24 @@ std::optional<RunTable::Member> RunTable::join(std::uint64_t run_id) noexcept {
 }
 
 std::optional<RunTable::Member> RunTable::join_own() noexcept {
-  std::vector<std::pair<std::uint64_t, RunRef>> own;
-  for (std::size_t i = 0; i < kMaxMembers; ++i) {
-    const MemberRow& member = members_[i];
-    if (Process{member.pid.load(), load(member.process_start)} != self_) continue;
-    const auto run = run_of(member);
-    if (run && find(*run) != nullptr) own.emplace_back(load(runs_[run->row].id), *run);
+  // From the newest on, one after the other, until one can be joined.
+  for (std::uint64_t below = kClaimed;;) {
+    std::optional<RunRef> newest;
+    std::uint64_t newest_id = 0;
+    for (std::size_t i = 0; i < kMaxMembers; ++i) {
+      const MemberRow& member = members_[i];
+      if (Process{member.pid.load(), load(member.process_start)} != self_) continue;
+      const auto run = run_of(member);
+      if (!run || find(*run) == nullptr) continue;
+      const std::uint64_t id = load(runs_[run->row].id);
+      if (id >= below || id <= newest_id) continue;
+      newest = run;
+      newest_id = id;
+    }
+    if (!newest) return std::nullopt;
+    if (const auto member = join(*newest)) return member;
+    below = newest_id;
   }
-  std::sort(own.begin(), own.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-  for (const auto& [id, run] : own) {
-    if (const auto member = join(run)) return member;
-  }
-  return std::nullopt;
 }
 
 // ---- Leaving and ending ----
@@ -341,7 +363,7 @@ void RunTable::end_run(const RunRef& run, std::uint64_t when, std::size_t left) 
 }
 
 void RunTable::release_if_done(const RunRef& run) noexcept {
-  const auto done = entry(run);
+  const auto done = entry(run, Names::kNo);
   if (!done || done->figures.ended_ns == 0 || done->unsaved()) return;
   if (count_members(run, false) > 0) return;
   std::uint64_t id = done->figures.run_id;
@@ -439,7 +461,7 @@ bool RunTable::identify(const RunRef& run, std::string_view tokenizer_sha,
 }
 
 // Without the counters of its members.
-RunTable::Entry RunTable::read(std::size_t at) const {
+RunTable::Entry RunTable::read(std::size_t at, Names names) const {
   const RunRow& row = runs_[at];
   Entry entry;
   entry.ref = ref_of(at);
@@ -454,7 +476,7 @@ RunTable::Entry RunTable::read(std::size_t at) const {
   const std::uint32_t flags = row.flags.load(std::memory_order_acquire);
   if (figures.ended_ns != 0) figures.state = (flags & kKilled) != 0 ? RunState::kKilled : RunState::kEnded;
   figures.several_tokenizers = (flags & kSeveral) != 0;
-  if ((flags & kNamed) != 0) {
+  if ((flags & kNamed) != 0 && names == Names::kYes) {
     Sha words;
     for (std::size_t i = 0; i < kShaWords; ++i) words[i] = load(row.tokenizer_sha[i]);
     const auto* const text = reinterpret_cast<const char*>(words.data());
@@ -495,16 +517,18 @@ std::vector<RunTable::Entry> RunTable::entries() const {
   std::vector<Entry> entries;
   for (std::size_t i = 0; i < kMaxRuns; ++i) {
     if (find(ref_of(i)) == nullptr) continue;
-    entries.push_back(read(i));
+    entries.push_back(read(i, Names::kYes));
     if (find(entries.back().ref) == nullptr) entries.pop_back();  // freed while it was read
   }
   add_members(entries);
   return entries;
 }
 
-std::optional<RunTable::Entry> RunTable::entry(const RunRef& run) const {
+std::optional<RunTable::Entry> RunTable::entry(const RunRef& run) const { return entry(run, Names::kYes); }
+
+std::optional<RunTable::Entry> RunTable::entry(const RunRef& run, Names names) const {
   if (find(run) == nullptr) return std::nullopt;
-  Entry entry = read(run.row);
+  Entry entry = read(run.row, names);
   if (entry.ref != run || find(run) == nullptr) return std::nullopt;
   add_members({&entry, 1});
   return entry;

@@ -152,7 +152,10 @@ class RunTable {
   [[nodiscard]] static std::optional<RunRef> run_of(const MemberRow& member) noexcept;
   // Members of a run; `own`: those of this process alone.
   [[nodiscard]] std::size_t count_members(const RunRef& run, bool own) const noexcept;
-  [[nodiscard]] Entry read(std::size_t row) const;
+  // With the tokenizer's name, which takes memory, or without.
+  enum class Names { kYes, kNo };
+  [[nodiscard]] Entry read(std::size_t row, Names names) const;
+  [[nodiscard]] std::optional<Entry> entry(const RunRef& run, Names names) const;
   void add_members(std::span<Entry> entries) const;
 
   std::optional<std::size_t> claim_run() noexcept;
