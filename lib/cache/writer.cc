@@ -607,9 +607,9 @@ void Writer::weigh(Candidates& items, std::size_t at) {
 // Why there is no room for `item`, and what helps.
 std::string Writer::why_declined(const Candidate& item, const Room& room) const {
   const std::string& key = item.key().canonical();
-  const std::string budget =
-      fmt::format(disk_full_ ? "{} bytes that the full disk has for it" : "budget of {} bytes",
-                  room.limit * room.page_bytes);
+  const std::uint64_t bytes = room.limit * room.page_bytes;
+  const std::string budget = disk_full_ ? fmt::format("{} bytes that the full disk has for it", bytes)
+                                        : fmt::format("budget of {} bytes", bytes);
   const char* const advice = disk_full_ ? "free some space" : "raise max_bytes";
   Need need;
   need.add(*item.item, room);
@@ -627,8 +627,8 @@ std::string Writer::why_declined(const Candidate& item, const Room& room) const 
       by_other ? fmt::format("since run {} began, which is alive", oldest->run_id) : "in this run";
   if (item.older_than < item.put().stamp) since = item.put().dated ? "later" : "as lately";
   return fmt::format(
-      "the {} {} full of entries that were used {}, so {} and others are not stored; {} to keep more",
-      budget, disk_full_ ? "are" : "is", since, key, advice);
+      "the {} {} full of entries that were used {}, so {} and others are not stored; {} to keep more", budget,
+      disk_full_ ? "are" : "is", since, key, advice);
 }
 
 bool Writer::decline(const Candidate& item, const Room& room) {

@@ -1,6 +1,6 @@
-// File systems that are full or read-only: small ones, mounted for a child that takes them along when it ends. That
-// takes root or user namespaces; where neither can be had the tests say so and pass. TOKCASK_EXT4=1 tries ext4 too,
-// in an image that takes root and a loop device.
+// File systems that are full or read-only: small ones, mounted for a child that takes them along when it
+// ends. That takes root or user namespaces; where neither can be had the tests say so and pass.
+// TOKCASK_EXT4=1 tries ext4 too, in an image that takes root and a loop device.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -53,12 +53,13 @@ bool mount_tmpfs(const fs::path& where) {
 // Through the commands, which find a free loop device.
 bool mount_ext4(const fs::path& where) {
   const std::string image = where.string() + ".ext4";
-  const std::string commands = "truncate -s 8M '" + image + "' && mkfs.ext4 -q -F -O ^has_journal -m 0 '" + image +
-                               "' && mount -o loop '" + image + "' '" + where.string() + "'";
+  const std::string commands = "truncate -s 8M '" + image + "' && mkfs.ext4 -q -F -O ^has_journal -m 0 '" +
+                               image + "' && mount -o loop '" + image + "' '" + where.string() + "'";
   return std::system(commands.c_str()) == 0;
 }
 
-// Runs `act` in a child that has a small file system of its own. True if it returned true, or cannot be tried.
+// Runs `act` in a child that has a small file system of its own. True if it returned true, or cannot be
+// tried.
 bool holds_on(const MountIt& mount_it, const fs::path& where, const std::function<bool()>& act) {
   std::fflush(nullptr);
   const pid_t child = fork();
@@ -137,12 +138,13 @@ bool is_whole(TokenizedCache& cache) {
 
 // Entries of an earlier run, and then no space left.
 void fill(const fs::path& root, std::optional<std::uint64_t> max_bytes) {
-  auto cache = TokenizedCache::open(root, {.max_bytes = max_bytes, .on_message = [](Severity, std::string_view) {}});
+  auto cache =
+      TokenizedCache::open(root, {.max_bytes = max_bytes, .on_message = [](Severity, std::string_view) {}});
   put(cache, 0, kEntries);
 }
 
-// Below its budget, on a full disk, which is a smaller budget then: entries of earlier runs make room, what this run
-// has used stays, what finds no room is declined, and pruning works.
+// Below its budget, on a full disk, which is a smaller budget then: entries of earlier runs make room, what
+// this run has used stays, what finds no room is declined, and pruning works.
 bool evicts_below_its_budget(const fs::path& directory) {
   const fs::path root = directory / "store";
   fill(root, {});
@@ -191,7 +193,8 @@ bool evicts_at_its_cap(const fs::path& directory) {
   return expect(stats.run.evicted > 0, "something was evicted") &&
          expect(count(cache, 1000, 1200) + static_cast<std::int64_t>(stats.run.declined) == 200,
                 "what was put is there, or was declined") &&
-         expect(stats.run.declined < 100, "most of it is there") && expect(is_whole(cache), "the store is whole");
+         expect(stats.run.declined < 100, "most of it is there") &&
+         expect(is_whole(cache), "the store is whole");
 }
 
 bool compacts_not_on_a_full_disk(const fs::path& directory) {
@@ -201,7 +204,8 @@ bool compacts_not_on_a_full_disk(const fs::path& directory) {
   auto cache = TokenizedCache::open(root, {});
   if (!expect(fails([&] { cache.compact(); }), "compacting takes space")) return false;
   if (!expect(count(cache, 0, kEntries) == kEntries, "the old file stays")) return false;
-  if (!expect(fails([&] { static_cast<void>(TokenizedCache::open(directory / "other", {})); }), "a new store takes space"))
+  if (!expect(fails([&] { static_cast<void>(TokenizedCache::open(directory / "other", {})); }),
+              "a new store takes space"))
     return false;
   ballast.remove();
   cache.compact();
@@ -219,7 +223,9 @@ void try_all_on(const MountIt& mount_it) {
 
 }  // namespace
 
-TEST_CASE("a full disk (tmpfs): errors, eviction goes on, and nothing committed is lost") { try_all_on(mount_tmpfs); }
+TEST_CASE("a full disk (tmpfs): errors, eviction goes on, and nothing committed is lost") {
+  try_all_on(mount_tmpfs);
+}
 
 TEST_CASE("a full disk (ext4): errors, eviction goes on, and nothing committed is lost") {
   if (std::getenv("TOKCASK_EXT4") != nullptr) try_all_on(mount_ext4);
