@@ -97,8 +97,9 @@ std::vector<fs::path> children_of(const fs::path& directory) {
   return children;
 }
 
-// A directory that holds no other, and what is in it.
+// A directory that holds no other, and what is in it; of a link or a file in its place that alone.
 void remove_directory(const fs::path& directory) {
+  if (unlink(directory.c_str()) == 0) return;
   for (const fs::path& path : children_of(directory)) unlink(path.c_str());
   rmdir(directory.c_str());
 }
