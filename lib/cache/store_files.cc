@@ -97,10 +97,20 @@ std::vector<fs::path> children_of(const fs::path& directory) {
   return children;
 }
 
-// A directory that holds no other, and what is in it; of a link or a file in its place that alone.
+// A directory that holds no other, and what is in it. Of a link the link alone.
 void remove_directory(const fs::path& directory) {
-  if (unlink(directory.c_str()) == 0) return;
-  for (const fs::path& path : children_of(directory)) unlink(path.c_str());
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) {
+    unlink(directory.c_str());
+    return;
+  }
+  const auto close = [](DIR* open) { closedir(open); };
+  const std::unique_ptr<DIR, decltype(close)> stream(fdopendir(fd), close);
+  if (!stream) {
+    ::close(fd);
+    return;
+  }
+  while (const dirent* const entry = readdir(stream.get())) unlinkat(fd, entry->d_name, 0);
   rmdir(directory.c_str());
 }
 

@@ -201,15 +201,15 @@ TEST_CASE("calls of LMDB, of libstdc++ and of the library come through the progr
   }
 }
 
-TEST_CASE("open fails") { try_call(Call::kOpen, 20); }
+TEST_CASE("open fails") { try_call(Call::kOpen, 12); }
 TEST_CASE("read fails") { try_call(Call::kRead, 8); }
-TEST_CASE("write fails, or writes half") { try_call(Call::kWrite, 20); }
-TEST_CASE("sync fails") { try_call(Call::kSync, 20); }
+TEST_CASE("write fails, or writes half") { try_call(Call::kWrite, 10); }
+TEST_CASE("sync fails") { try_call(Call::kSync, 12); }
 TEST_CASE("allocating disk space fails") { try_call(Call::kAllocate, 12); }
-TEST_CASE("mapping fails") { try_call(Call::kMap, 12); }
-TEST_CASE("making, renaming or removing a name fails") { try_call(Call::kName, 20); }
-TEST_CASE("looking at a file fails") { try_call(Call::kLook, 20); }
-TEST_CASE("locking fails") { try_call(Call::kLock, 12); }
+TEST_CASE("mapping fails") { try_call(Call::kMap, 8); }
+TEST_CASE("making, renaming or removing a name fails") { try_call(Call::kName, 12); }
+TEST_CASE("looking at a file fails") { try_call(Call::kLook, 12); }
+TEST_CASE("locking fails") { try_call(Call::kLock, 8); }
 TEST_CASE("starting a thread fails") { try_call(Call::kThread, 4); }
 TEST_CASE("memory runs out") {
   if (kMallocIsOurs) try_call(Call::kMemory, 60);

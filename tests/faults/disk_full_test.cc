@@ -162,7 +162,7 @@ bool evicts_below_its_budget(const fs::path& directory) {
   }
   const Stats stats = cache.stats();
   if (!expect(stats.run.evicted > 0 && stats.run.declined > 0, "some were evicted, and some declined") ||
-      !expect(messages.count("the disk is full") == 1, "it is told why") ||
+      !expect(messages.count("the full disk has") == 1, "it is told why") ||
       !expect(count(cache, 0, kUsed) == kUsed, "what this run has used stays") ||
       !expect(count(cache, 1000, 1000 + kNew) + static_cast<std::int64_t>(stats.run.declined) == kNew,
               "what was put is there, or was declined") ||
