@@ -1,6 +1,7 @@
 #include "cache.h"
 
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
