@@ -1,5 +1,7 @@
-// Wall-clock time as it is stored: nanoseconds since the Unix epoch.
+// Times: as they are stored, nanoseconds since the Unix epoch; and as they are compared within a process.
 #pragma once
+
+#include <time.h>
 
 #include <chrono>
 #include <cstdint>
@@ -10,6 +12,13 @@ namespace tokcask {
   using namespace std::chrono;
   return static_cast<std::uint64_t>(
       duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
+}
+
+// Of a clock that only goes on; to within milliseconds, for the price of a few loads.
+[[nodiscard]] inline std::int64_t coarse_now_ns() noexcept {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
 // Stored times further ahead than this are those of a clock that was wrong, or damage.

@@ -111,6 +111,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void end_run(const std::shared_ptr<Run>& run);
   void message(Severity severity, std::string_view text);
   void welcome(const Run& run, bool is_member) noexcept;
+  void tell_cut() noexcept;
 
   // ---- Moving to a new file (engine_move.cc) ----
   // Whether data.mdb is another file than this engine's by now. Costs a load and, once a second, a stat.
@@ -291,6 +292,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Populator populator_;
 
   std::atomic<bool> told_private_{false};
+  std::atomic<bool> told_cut_{false};
 
   std::atomic<bool> replaced_{false};
   std::atomic<std::uint64_t> replaced_seen_{0};  // the access table's count when this was looked into last

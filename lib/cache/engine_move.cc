@@ -1,11 +1,12 @@
 // The engine of a file that was replaced: how it notices, and how its handles and its pending puts move on.
-#include <time.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <exception>
 #include <optional>
 #include <utility>
 
+#include "cache/clock.h"
 #include "cache/engine.h"
 
 namespace tokcask {
@@ -14,20 +15,24 @@ namespace {
 
 constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 
-// To within milliseconds, for the price of a few loads.
-std::int64_t coarse_now_ns() noexcept {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return now.tv_sec * kNsPerSecond + now.tv_nsec;
-}
-
 }  // namespace
+
+void Engine::tell_cut() noexcept try {
+  if (told_cut_.exchange(true)) return;
+  message(Severity::kWarning,
+          fmt::format("{}: was cut short by another program while it was in use; until the store is opened "
+                      "again, this process's access times and runs are its own",
+                      (root_ / "access.shm").string()));
+} catch (const std::exception&) {
+  // No memory to say it.
+}
 
 bool Engine::replaced() noexcept {
   if (replaced_.load(std::memory_order_relaxed)) return true;
+  const std::int64_t now = coarse_now_ns();
+  if (access_->keep_whole(now)) tell_cut();
   // The shared count tells at once, and may be wrong or lost; the file's name is the truth.
   const std::uint64_t count = access_->replaced();
-  const std::int64_t now = coarse_now_ns();
   const bool being_replaced = count % 2 != 0;
   if (!being_replaced && count == replaced_seen_.load(std::memory_order_relaxed) &&
       now < look_again_ns_.load(std::memory_order_relaxed)) {

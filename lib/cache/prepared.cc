@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "cache/clock.h"
 #include "cache/file_limit.h"
 #include "cache/relatives.h"
 
@@ -198,6 +199,7 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   try {
     const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
     epoch = epoch_of(engine, *snapshot);
+    epoch->table->shared().keep_whole(coarse_now_ns());
     const std::uint64_t stamp = engine.access().next_stamp();
     run.used(stamp);
     const bool by_place = !engine.withholds();

@@ -192,7 +192,7 @@ void AccessTable::raise_clock(std::uint64_t floor) noexcept { store_max(last_sta
 std::uint64_t AccessTable::usable_blocks() const noexcept {
   // The header is not believed where the file does not bear it out: touching a page beyond its end is fatal.
   std::uint64_t usable = std::min(header_->blocks.load(std::memory_order_acquire), reserved_blocks_);
-  if (fd_ >= 0) {
+  if (fd_ >= 0 && !whole_.is_cut()) {
     struct stat status{};
     if (fstat(fd_, &status) != 0) return 0;
     const auto in_file = static_cast<std::uint64_t>(status.st_size) / kBlockBytes;
@@ -249,12 +249,19 @@ bool AccessTable::grow(std::uint64_t slots) {
   if (needed > reserved_blocks_) return false;
   const std::uint64_t blocks = std::min(std::max(std::bit_ceil(needed), kFirstBlocks), reserved_blocks_);
   // Real disk blocks: a hole on a full disk would be a signal at the first touch.
-  if (fd_ >= 0 &&
+  if (fd_ >= 0 && !whole_.is_cut() &&
       posix_fallocate(fd_, 0, static_cast<off_t>((kFirstStampBlock + blocks) * kBlockBytes)) != 0) {
     return false;
   }
   store_max(header_->blocks, blocks);
   return true;
+}
+
+bool AccessTable::keep_whole(std::int64_t tick) noexcept {
+  if (fd_ < 0) return false;
+  const std::uint64_t blocks = kFirstStampBlock + known_blocks_.load(std::memory_order_relaxed);
+  return whole_.keep(tick, fd_, header_, blocks * kBlockBytes,
+                     (kFirstStampBlock + reserved_blocks_) * kBlockBytes, PROT_READ | PROT_WRITE);
 }
 
 void AccessTable::take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take) {

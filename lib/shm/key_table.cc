@@ -247,6 +247,13 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
   return table;
 }
 
+void KeyTable::keep_whole(std::int64_t tick) const noexcept {
+  if (file_.empty()) return;
+  const std::size_t bytes = mapping_->region.get_size();
+  whole_.keep(tick, mapping_->file.get_mapping_handle().handle, mapping_->region.get_address(), bytes, bytes,
+              PROT_READ);
+}
+
 KeyTable::~KeyTable() {
   if (file_.empty() || !mapping_) return;
   remove_if_unused(mapping_->file.get_mapping_handle().handle, file_);

@@ -29,6 +29,7 @@
 #include <string>
 
 #include "shm/uuid.h"
+#include "shm/whole.h"
 
 namespace tokcask::shm {
 
@@ -82,6 +83,9 @@ class KeyTable {
   KeyTable(const KeyTable&) = delete;
   KeyTable& operator=(const KeyTable&) = delete;
 
+  // Keeps a file that was cut short from being a signal: what is missing reads as zeros (see whole.h).
+  void keep_whole(std::int64_t tick) const noexcept;
+
   [[nodiscard]] const Uuid& store() const noexcept { return store_; }
   [[nodiscard]] std::uint64_t txnid() const noexcept { return txnid_; }
   [[nodiscard]] std::span<const Place> places() const noexcept { return places_; }
@@ -95,6 +99,7 @@ class KeyTable {
   void point_into(const std::byte* base, const Header& header) noexcept;
 
   std::unique_ptr<Mapping> mapping_;
+  mutable Whole whole_;
   std::filesystem::path file_;  // empty: private
   Uuid store_{};
   std::uint64_t txnid_ = 0;
