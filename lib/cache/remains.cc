@@ -333,16 +333,16 @@ class Search {
     return zeros || (is_page && header.number != page && header.number < covered_.size());
   }
 
-  // Whether the end of the file is missing: by the meta pages, or where there is none by the leaves.
-  [[nodiscard]] bool is_cut() const {
-    const std::uint64_t pages = covered_.size();
-    const lmdb::MetaPages metas = lmdb::meta_pages(file_);
-    if (metas[0] || metas[1]) {
-      return std::any_of(metas.begin(), metas.end(),
-                         [&](const auto& meta) { return meta && meta->last_page >= pages; });
+  // Whether most of the file is missing at its end: by the meta pages, or where there is none by the leaves.
+  [[nodiscard]] bool is_mostly_gone() const {
+    std::uint64_t pages = 0;
+    for (const auto& meta : lmdb::meta_pages(file_)) {
+      if (meta) pages = std::max(pages, meta->last_page + 1);
     }
-    return std::any_of(references_.begin(), references_.end(),
-                       [&](const Reference& reference) { return reference.page >= pages; });
+    if (pages == 0) {
+      for (const Reference& reference : references_) pages = std::max(pages, reference.page + 1);
+    }
+    return covered_.size() < pages / 2;
   }
 
   [[nodiscard]] bool is_current(const Candidate& candidate, const Key& key) const {
@@ -358,9 +358,9 @@ class Search {
       return std::tie(b.generation, b.key_hash, a.offset) < std::tie(a.generation, a.key_hash, b.offset);
     });
     const auto stamps = read_stamps();
-    // What is cut off may have had a newer record of any key, with all that names it. That matters where keys
-    // are put again with other tokens.
-    const bool nothing_is_sure = replaces_ && !is_last_ && is_cut();
+    // What is lost may have had a newer record of any key, with all that names it. That matters where keys
+    // are put again with other tokens, and what is left of most files tells whether they are.
+    const bool nothing_is_sure = !is_last_ && (replaces_ || is_mostly_gone());
     for (const Candidate& candidate : candidates_) {
       remains_.next_generation = std::max(remains_.next_generation, candidate.generation + 1);
       const auto found = keys_.find(candidate.key_hash);

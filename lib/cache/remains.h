@@ -10,8 +10,9 @@
 // record of that one is not intact, the key is not saved. Nor is it when a leaf says that it has a record in
 // a page that is cut off, zeros or another page: that may have been a newer one. An entry that was evicted or
 // pruned may come back: its tokens are what its key says.
-// Where the end of the file is cut off, and two records of one key with different tokens show that this store
-// has keys put again, no entry is saved: nobody knows what the newest commits replaced.
+// Where two records of one key with different tokens show that this store has keys put again, or most of the
+// file is cut off and what is left may not show it, entries are saved only if the last snapshot is whole:
+// nobody knows what else was replaced by what is lost.
 #pragma once
 
 #include <cstddef>
