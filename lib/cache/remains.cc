@@ -107,13 +107,43 @@ class Search {
         by_age.push_back(&*metas[i]);
     }
     if (by_age.size() == 2 && by_age[0]->txnid < by_age[1]->txnid) std::swap(by_age[0], by_age[1]);
+    // Of two the first is the last that was committed. Of one nobody knows.
+    const bool last_is_known = by_age.size() == 2 && by_age[0]->txnid - by_age[1]->txnid <= 1;
+    if (last_is_known) find_certain(*by_age[0]);
     for (const lmdb::layout::Meta* meta : by_age) {
       if (!lmdb::walk_snapshot(file_, *meta).ok || !read_snapshot(*meta)) continue;
       remains_.has_snapshot = true;
-      // Of two the first is the last that was committed. Of one nobody knows.
-      is_last_ = by_age.size() == 2 && meta == by_age[0] && by_age[0]->txnid - by_age[1]->txnid <= 1;
+      is_last_ = last_is_known && meta == by_age[0];
       return;
     }
+  }
+
+  // Of the last snapshot, damaged as it may be: records that its tree leads to and that their entry rows in
+  // it know. That is all that a look-up goes by.
+  void find_certain(const lmdb::layout::Meta& last) {
+    std::vector<record::Header> records;
+    std::unordered_map<std::uint64_t, rows::EntryChunk> chunks;
+    static_cast<void>(lmdb::walk_snapshot(file_, last, [&](std::string_view table, Bytes key, Bytes value) {
+      if (table == "records") {
+        if (const auto header = header_of(value)) records.push_back(*header);
+        return;
+      }
+      const auto name = meta_key_of(key);
+      if (!name || name->first != Tag::kEntries) return;
+      if (const auto chunk = rows::read_row<rows::EntryChunk>(value)) chunks.emplace(name->second, *chunk);
+    }));
+    for (const record::Header& header : records) {
+      const auto chunk = chunks.find(header.slot / rows::kEntriesPerChunk);
+      if (chunk == chunks.end()) continue;
+      const rows::EntryRow& row = chunk->second[header.slot % rows::kEntriesPerChunk];
+      if (row.tokenizer != 0 && row.generation == header.generation)
+        certain_.emplace(header.key_hash, header.generation);
+    }
+  }
+
+  [[nodiscard]] bool is_certain(const Candidate& candidate) const {
+    const auto found = certain_.find(candidate.key_hash);
+    return found != certain_.end() && found->second == candidate.generation;
   }
 
   bool read_snapshot(const lmdb::layout::Meta& meta) {
@@ -360,12 +390,12 @@ class Search {
     const auto stamps = read_stamps();
     // What is lost may have had a newer record of any key, with all that names it. That matters where keys
     // are put again with other tokens, and what is left of most files tells whether they are.
-    const bool nothing_is_sure = !is_last_ && (replaces_ || is_mostly_gone());
+    const bool nothing_else_is_sure = !is_last_ && (replaces_ || is_mostly_gone());
     for (const Candidate& candidate : candidates_) {
       remains_.next_generation = std::max(remains_.next_generation, candidate.generation + 1);
       const auto found = keys_.find(candidate.key_hash);
-      if (nothing_is_sure || found == keys_.end() || found->second.canonical.empty() ||
-          !is_current(candidate, found->second)) {
+      if ((nothing_else_is_sure && !is_certain(candidate)) || found == keys_.end() ||
+          found->second.canonical.empty() || !is_current(candidate, found->second)) {
         continue;
       }
       if (!is_key(found->second.canonical)) continue;
@@ -411,11 +441,12 @@ class Search {
   std::size_t page_bytes_;
   Remains remains_;
   bool other_format_ = false;
-  bool is_last_ = false;                                   // the snapshot is the last that was committed
-  bool replaces_ = false;                                  // see note_replacement()
-  std::unordered_map<std::uint64_t, std::uint64_t> live_;  // generations in the snapshot, by key hash
-  std::unordered_map<std::uint64_t, Key> keys_;            // by key hash
-  std::vector<Candidate> candidates_;                      // intact
+  bool is_last_ = false;                                      // the snapshot is the last that was committed
+  bool replaces_ = false;                                     // see note_replacement()
+  std::unordered_map<std::uint64_t, std::uint64_t> certain_;  // generations, by key hash; see find_certain()
+  std::unordered_map<std::uint64_t, std::uint64_t> live_;     // generations in the snapshot, by key hash
+  std::unordered_map<std::uint64_t, Key> keys_;               // by key hash
+  std::vector<Candidate> candidates_;                         // intact
   std::vector<Reference> references_;
   std::vector<bool> covered_;                                                    // pages of intact records
   std::unordered_map<std::uint64_t, std::vector<std::string_view>> tokenizers_;  // texts, by number

@@ -11,8 +11,8 @@
 // a page that is cut off, zeros or another page: that may have been a newer one. An entry that was evicted or
 // pruned may come back: its tokens are what its key says.
 // Where two records of one key with different tokens show that this store has keys put again, or most of the
-// file is cut off and what is left may not show it, entries are saved only if the last snapshot is whole:
-// nobody knows what else was replaced by what is lost.
+// file is cut off and what is left may not show it, only entries are saved that the last snapshot leads to
+// and that their entry rows in it know: nobody knows what else was replaced by what is lost.
 #pragma once
 
 #include <cstddef>
