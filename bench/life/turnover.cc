@@ -84,12 +84,13 @@ class Source {
 // Declines are counted; a line each would be in the way.
 void silence(tokcask::Severity /*severity*/, std::string_view /*text*/) {}
 
-// Gets random keys of those that there are when it is made, and holds each view for half a second: about 64
-// at a time. Its handle is a run too, so it is made with each run.
+// Gets random keys of those that there are when it is made, and holds each view for a while: about 64 at a
+// time. Its handle is a run too, so it is made with each run.
 class Reader {
  public:
-  Reader(const std::filesystem::path& root, std::vector<tokcask::CacheKey> keys, std::uint64_t seed)
-      : keys_(std::move(keys)), thread_([this, root, seed] { read(root, seed); }) {}
+  Reader(const std::filesystem::path& root, std::vector<tokcask::CacheKey> keys, std::uint64_t seed,
+         std::chrono::milliseconds held)
+      : keys_(std::move(keys)), held_(held), thread_([this, root, seed] { read(root, seed); }) {}
   ~Reader() {
     stop_ = true;
     thread_.join();
@@ -99,7 +100,6 @@ class Reader {
 
  private:
   void read(const std::filesystem::path& root, std::uint64_t seed) {
-    constexpr auto kHeld = 500ms;
     constexpr int kViews = 64;
     tokcask::Options options;
     options.read_only = true;
@@ -110,23 +110,24 @@ class Reader {
     while (!stop_) {
       const auto now = Clock::now();
       // By age and not by number: a view that no new one replaces would hold all pages freed since.
-      while (!views.empty() && now - views.front().first >= kHeld) views.pop_front();
+      while (!views.empty() && now - views.front().first >= held_) views.pop_front();
       if (!keys_.empty()) {
         if (auto view = cache.get(keys_[random() % keys_.size()])) views.emplace_back(now, *std::move(view));
       }
-      std::this_thread::sleep_for(kHeld / kViews);
+      std::this_thread::sleep_for(std::chrono::microseconds(held_) / kViews);
     }
   }
 
   const std::vector<tokcask::CacheKey> keys_;
+  const std::chrono::milliseconds held_;
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
 
 class Ours {
  public:
-  Ours(std::filesystem::path root, std::uint64_t budget, bool with_reader)
-      : root_(std::move(root)), budget_(budget), with_reader_(with_reader) {
+  Ours(std::filesystem::path root, std::uint64_t budget, std::chrono::milliseconds held)
+      : root_(std::move(root)), budget_(budget), held_(held) {
     open();
   }
 
@@ -134,7 +135,7 @@ class Ours {
     reader_.reset();
     close();
     open();
-    if (with_reader_) reader_.emplace(root_, cache_->keys(), seed);
+    if (held_ > 0ms) reader_.emplace(root_, cache_->keys(), seed, held_);
   }
 
   // Puts all and commits.
@@ -174,7 +175,7 @@ class Ours {
 
   const std::filesystem::path root_;
   const std::uint64_t budget_;
-  const bool with_reader_;
+  const std::chrono::milliseconds held_;  // 0: no reader
   std::optional<TokenizedCache> cache_;
   std::optional<Reader> reader_;
   std::uint64_t declined_ = 0;
@@ -237,7 +238,8 @@ struct Result {
 
 class Trial {
  public:
-  Trial(std::string name, std::uint64_t budget, int turnovers, std::uint64_t seed, bool with_reader)
+  Trial(std::string name, std::uint64_t budget, int turnovers, std::uint64_t seed,
+        std::chrono::milliseconds held)
       : name_(std::move(name)),
         case_(case_of(name_)),
         budget_(budget),
@@ -245,7 +247,7 @@ class Trial {
         seed_(seed),
         ids_(seed),
         source_(case_, seed),
-        ours_(directory_ / "ours", budget, with_reader),
+        ours_(directory_ / "ours", budget, held),
         raw_(directory_ / "raw", budget),
         our_size_(directory_ / "ours" / "data.mdb"),
         raw_size_(directory_ / "raw" / "data.mdb") {}
@@ -372,12 +374,13 @@ int main(int argc, char** argv) {
                                         {{"--budget", "1G"},
                                          {"--turnovers", "10"},
                                          {"--case", "fixed,uniform,mixed,fragmentation"},
-                                         {"--reader", "yes"},
+                                         {"--held-ms", "50"},
                                          {"--seed", "1"}});
     std::vector<Result> results;
     for (const std::string& name : words_of(arguments.at("--case"))) {
       Trial trial(name, bytes_of(arguments.at("--budget")), std::stoi(arguments.at("--turnovers")),
-                  std::stoull(arguments.at("--seed")), arguments.at("--reader") == "yes");
+                  std::stoull(arguments.at("--seed")),
+                  std::chrono::milliseconds(std::stoul(arguments.at("--held-ms"))));
       results.push_back(trial.run());
     }
     print_table(results);
