@@ -526,10 +526,14 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     const std::uint64_t pages = std::accumulate(
         victims.begin(), victims.end(), std::uint64_t{0},
         [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
-    if (!victims.empty() && pages >= std::max<std::uint64_t>(minus(lacking, coming), 1)) break;
+    if (!victims.empty() && pages >= std::max<std::uint64_t>(lacking, 1)) break;
     victims_.put_back(victims);
     // A smaller group may be newer as a whole.
-    if (count == 1 || group.older_than >= protected_from) return 0;
+    if (count == 1 || group.older_than >= protected_from) {
+      // Evicting less than is lacking would use up pages with which to remove, while readers hold the rest.
+      waited_in_vain_ = !victims.empty() && coming > 0;
+      return 0;
+    }
     most = count / 2;
   }
   PruneReport report;
