@@ -570,10 +570,11 @@ bool Writer::wait_for_readers(const Need& need, const Room& room) {
 // The puts from `at` on for which room is made at once.
 Writer::Group Writer::group_of(const Candidates& items, std::size_t at, std::uint64_t most,
                                const Room& room) {
+  // In a small store a few puts take an eighth; one commit for each would cost more pages than it saves.
+  const std::uint64_t most_pages = std::max<std::uint64_t>(room.limit / 8, 1024);
   Group group;
   for (std::size_t i = at; i < items.size() && group.need.count < most; ++i) {
-    if (i > at && (group.need.value_pages > room.limit / 16 || group.need.pages(room) > room.limit / 8))
-      break;
+    if (i > at && (group.need.value_pages > room.limit / 16 || group.need.pages(room) > most_pages)) break;
     group.need.add(*items[i].item, room);
     group.older_than = std::min({group.older_than, items[i].older_than, items[i].put().stamp});
   }
