@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,6 +13,7 @@
 #include <functional>
 #include <string>
 
+#include "child.h"
 #include "support.h"
 
 namespace tokcask {
@@ -24,7 +24,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr unsigned kPatience = 60;  // seconds
 constexpr int kNoMount = 2;
 constexpr std::size_t kLength = 1500;  // ids of an entry: two pages
 constexpr std::uint64_t kEntries = 300;
@@ -61,26 +60,12 @@ bool mount_ext4(const fs::path& where) {
 // Runs `act` in a child that has a small file system of its own. True if it returned true, or cannot be
 // tried.
 bool holds_on(const MountIt& mount_it, const fs::path& where, const std::function<bool()>& act) {
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(kPatience);
-    if (!may_mount() || !mount_it(where)) _exit(kNoMount);
-    bool good = false;
-    try {
-      good = act();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "  child: %s\n", error.what());
-    }
-    _exit(good ? 0 : 1);
-  }
-  int status = 0;
-  const bool ended = waitpid(child, &status, 0) == child && WIFEXITED(status);
-  if (ended && WEXITSTATUS(status) == kNoMount) {
-    MESSAGE("not tried: nothing can be mounted here");
-    return true;
-  }
-  return ended && WEXITSTATUS(status) == 0;
+  const int code = in_child([&] {
+    if (!may_mount() || !mount_it(where)) return kNoMount;
+    return act() ? 0 : 1;
+  });
+  if (code == kNoMount) MESSAGE("not tried: nothing can be mounted here");
+  return code == 0 || code == kNoMount;
 }
 
 // Takes all the space that is left.

@@ -2,7 +2,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "calls.h"
+#include "child.h"
 #include "support.h"
 
 namespace tokcask {
@@ -21,25 +21,11 @@ using namespace test;
 
 namespace {
 
-constexpr unsigned kPatience = 60;  // seconds
 constexpr std::int64_t kHour = 3600LL * 1'000'000'000;
 
 // Whether `act` returns true in a child, which ends with it.
 bool holds_in_child(const std::function<bool()>& act) {
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(kPatience);
-    bool good = false;
-    try {
-      good = act();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "  child: %s\n", error.what());
-    }
-    _exit(good ? 0 : 1);
-  }
-  int status = 0;
-  return waitpid(child, &status, 0) == child && status == 0;
+  return in_child([&] { return act() ? 0 : 1; }) == 0;
 }
 
 void limit(int resource, rlim_t most) {
