@@ -438,8 +438,10 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     extras.apply(commit, with_files);
     commit.finish();
     if (!may_commit(commit, room, extras.changes(room), 0)) continue;
-    if (!disk_has(commit, room, extras.changes(room), 0)) room = measure(max_bytes);
-    if (!may_commit(commit, room, extras.changes(room), 0)) continue;
+    if (!disk_has(commit, room, extras.changes(room), 0)) {
+      room = measure(max_bytes);
+      if (!may_commit(commit, room, extras.changes(room), 0)) continue;
+    }
     commit.commit();
     extras.committed();
   }
