@@ -12,8 +12,8 @@ namespace tokcask::test {
 
 inline constexpr unsigned kPatience = 60;  // seconds
 
-// Runs `act` in a child, which ends with what it returns, or with 1 after an exception. Returns that, or -1 if
-// the child ended otherwise.
+// Runs `act` in a child, which ends with what it returns, or with 1 after an exception. Returns that, or -1
+// if the child ended otherwise.
 inline int in_child(const std::function<int()>& act) {
   std::fflush(nullptr);
   const pid_t child = fork();
