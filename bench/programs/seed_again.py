@@ -11,7 +11,6 @@ import sys
 
 from corpus_files import batches_of_texts
 from rivals.seed_store import SeedCache
-
 from tokcask import section_id
 
 

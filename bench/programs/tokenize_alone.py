@@ -37,9 +37,8 @@ def megatron_store(directory: str) -> tuple[Callable, Callable]:
 
 
 def seed_store(directory: str) -> tuple[Callable, Callable]:
-    from rivals.seed_store import SeedCache
-
     import tokcask
+    from rivals.seed_store import SeedCache
 
     cache = SeedCache(pathlib.Path(directory))
 

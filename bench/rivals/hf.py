@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rivals.base import Batch, Rival, fill
 from suite.corpus import PAD, Corpus
 from torch.utils.data import Dataset
+
+from rivals.base import Batch, Rival, fill
 
 
 class HfDatasets(Rival):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rivals.base import Batch, Rival, fill
 from suite.corpus import Corpus
 from torch.utils.data import Dataset
 
+from rivals.base import Batch, Rival, fill
 
 BLOCK = 2048
 

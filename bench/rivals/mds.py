@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rivals.base import Batch, Rival, fill
 from suite.corpus import Corpus
 from torch.utils.data import Dataset
+
+from rivals.base import Batch, Rival, fill
 
 _TORCHVISION = (
     "torchvision",

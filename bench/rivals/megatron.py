@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rivals.base import Batch, Rival, fill, pad_sequence
 from suite.corpus import Corpus
 from torch.utils.data import Dataset
+
+from rivals.base import Batch, Rival, fill, pad_sequence
 
 MEGATRON_VARIABLE = "TOKCASK_BENCH_MEGATRON"
 

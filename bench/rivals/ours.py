@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rivals.base import Batch, Rival, chunks, fill
 from suite.corpus import PAD, Corpus
 from torch.utils.data import Dataset
+
+from rivals.base import Batch, Rival, chunks, fill
 
 
 class Tokcask(Rival):

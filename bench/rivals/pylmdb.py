@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rivals.base import Batch, Rival, fill
 from suite.corpus import Corpus
 from torch.utils.data import Dataset
+
+from rivals.base import Batch, Rival, fill
 
 
 class LmdbDataset(Dataset):

@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib import ticker  # noqa: E402
 
 from suite.report import figure  # noqa: E402
 
@@ -45,6 +46,7 @@ def bars(axes: Any, rounds: dict[str, list[float]], unit: str, title: str) -> No
     logarithmic = max(values) > 30 * min(values)
     if logarithmic:
         axes.set_xscale("log")
+        decades(axes.xaxis)
         axes.set_xlim(min(values) / 2, max(values) * 6)
     else:
         axes.set_xlim(0, max(max(figures) for figures in rounds.values()) * 1.2)
@@ -60,6 +62,19 @@ def bars(axes: Any, rounds: dict[str, list[float]], unit: str, title: str) -> No
     better = "more is better" if unit.endswith("/s") else "less is better"
     axes.set_xlabel(f"{unit}, {better}" + (", logarithmic" if logarithmic else ""))
     axes.tick_params(axis="y", length=0)
+
+
+def plain_ticks(axis: Any) -> None:
+    """Numbers as people write them on a logarithmic axis: 1, 2, 5, 10, ..."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=30))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def decades(axis: Any) -> None:
+    axis.set_major_locator(ticker.LogLocator(numticks=20))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def save(figure_: Any, directory: pathlib.Path, name: str) -> None:
@@ -114,6 +129,7 @@ def plot_workers(results: dict[str, Any], directory: pathlib.Path) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.set_yscale("log")
+    plain_ticks(axes.yaxis)
     axes.set_xlabel("worker processes")
     axes.set_ylabel("batches of 64 per second, logarithmic")
     axes.set_title("DataLoader, fork, padded int64", loc="left", fontsize=10)
@@ -147,6 +163,8 @@ def plot_break_even(results: dict[str, Any], files: dict[str, Any], directory: p
         axes.plot(counts_again, [count * mean / rate for count in counts_again], ls=":", lw=1.2, label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    decades(axes.xaxis)
+    decades(axes.yaxis)
     axes.set_xlabel("files")
     axes.set_ylabel("seconds of the whole process")
     axes.set_title("Where the cache stops paying", loc="left", fontsize=10)
@@ -162,7 +180,7 @@ def plot_entries(result: dict[str, Any], directory: pathlib.Path) -> None:
     series = {
         "prepared get": ("prepared ns", 1, OURS),
         "get by key": ("get us", 1000, "#7fb3c4"),
-        "floor: two dependent cache misses": ("floor ns", 1, FLOOR),
+        "floor: two cache misses": ("floor ns", 1, FLOOR),
     }
     for label, (key, scale, shade) in series.items():
         axes.plot(
@@ -170,6 +188,9 @@ def plot_entries(result: dict[str, Any], directory: pathlib.Path) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    decades(axes.yaxis)
     axes.set_xlabel("entries")
     axes.set_ylabel("ns per random get")
     axes.set_title("Many entries", loc="left", fontsize=10)

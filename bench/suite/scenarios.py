@@ -51,6 +51,7 @@ class Size:
     scale: str
     turnover: tuple[str, str]  # budget, turnovers
     small: tuple[int, ...]  # files, for the break-even
+    memory_rounds: int
 
 
 FULL = Size(
@@ -62,8 +63,9 @@ FULL = Size(
     "50000,500000,5000000",
     ("256M", "4"),
     (10, 100, 1_000, 10_000),
+    3,
 )
-QUICK = Size(0.1, 0.3, (1, 4), 300, 50_000, "5000,50000", ("64M", "3"), (10, 100, 1_000))
+QUICK = Size(0.1, 0.3, (1, 4), 300, 50_000, "5000,50000", ("64M", "3"), (10, 100, 1_000), 1)
 
 
 class Context:
@@ -207,7 +209,6 @@ def one_file_edited(context: Context) -> Result:
     try:
         run(command)
         result = interleave("one file edited", measures, context.rounds, 1)
-        # Whoever comes after an edit finds it settled only when it has been run over again.
     finally:
         quickstart.replace(edited, original)
         for _ in range(2):
@@ -576,8 +577,8 @@ def entries(context: Context) -> Result:
         "unit": "",
         "lines": lines,
         "notes": [
-            "floor: two dependent reads at random, of a table with 16 bytes per entry and of the file at the place "
-            "that it names: the cache misses that a prepared get cannot do without."
+            "floor: two reads at random, of a table with 16 bytes per entry and of the file at the place that it "
+            "names: the cache misses that a prepared get cannot do without."
         ],
     }
 
@@ -619,12 +620,12 @@ def worker_memory(context: Context) -> Result:
             prepared(corpus, rival_named(name))
         except Failure as failure:
             failed[name] = str(failure)
-    for number in range(3):
+    for number in range(context.size.memory_rounds):
         for start in ("fork", "spawn"):
             for name in names:
                 if name in failed:
                     continue
-                say(f"memory, {start}, round {number + 1} of 3: {name or 'an empty worker'}")
+                say(f"memory, {start}, round {number + 1}: {name or 'an empty worker'}")
                 command = [sys.executable, "-m", "suite.memory", name, start, corpus.directory]
                 try:
                     figures = last_json(run(command, cwd=BENCH, timeout=600).stdout)
@@ -645,7 +646,7 @@ def worker_memory(context: Context) -> Result:
         "failed": failed,
         "unit": "MiB",
         "notes": [
-            f"Proportional set size above a worker that has only torch, median of 3; mean of {memory.WORKERS} workers "
+            f"Proportional set size above a worker that has only torch, medians; mean of {memory.WORKERS} workers "
             "after 20,000 random items. Pages of files are the page cache's, which all share."
         ],
     }
