@@ -17,7 +17,7 @@ from rivals import RIVALS
 
 from suite import plots, prepare, report
 from suite.machine import machine
-from suite.processes import ROOT, Failure, say
+from suite.processes import BENCH, ROOT, Failure, say
 from suite.scenarios import FULL, QUICK, Context, Scenario, scenarios
 
 HOME = ROOT / "build" / "bench"
@@ -47,6 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--report", action="store_true", help="measure nothing, only write the report and plots anew"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="copy report, figures and plots to bench/results"
     )
     parser.add_argument("--list", action="store_true", help="print the names of scenarios and rivals")
     parser.add_argument("--check-arguments", action="store_true", help=argparse.SUPPRESS)
@@ -154,6 +157,17 @@ def run(arguments: argparse.Namespace, home: pathlib.Path) -> dict[str, Any]:
     return values
 
 
+def publish(home: pathlib.Path) -> None:
+    """Into the repository: the report, its pictures and the figures that both are made of."""
+    target = BENCH / "results"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "plots").mkdir(parents=True)
+    for name in ("report.md", "results.json"):
+        shutil.copy(home / name, target)
+    for picture in (home / "plots").glob("*.svg"):
+        shutil.copy(picture, target / "plots")
+
+
 def main() -> int:
     arguments = parse_arguments()
     if arguments.check_arguments:
@@ -171,9 +185,10 @@ def main() -> int:
     except OSError as error:
         raise Failure("another bench/run is at work here") from error
     values = run(arguments, home)
-    text = report.report(values, scenarios(arguments.size))
-    (home / "report.md").write_text(text)
     plots.plot(values, home / "plots")
+    (home / "report.md").write_text(report.report(values, scenarios(arguments.size), home / "plots"))
+    if arguments.publish:
+        publish(home)
     print(report.goals_table(values["scenarios"]))
     print(f"\n{home}/report.md, {home}/results.json, {home}/plots/")
     return 1 if values["failed"] else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import statistics
 from typing import Any
 
@@ -103,12 +104,19 @@ def describe(results: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def report(results: dict[str, Any], scenarios: list[Any]) -> str:
+def report(results: dict[str, Any], scenarios: list[Any], plots: pathlib.Path) -> str:
+    """With the pictures that are in `plots`, which lies beside it."""
     measured = results["scenarios"]
     parts = ["# Results", describe(results), "## Goals", goals_table(measured), "## Figures"]
+    shown = set()
     for scenario in sorted(scenarios, key=lambda scenario: scenario.letters):
-        if scenario.key in measured:
-            parts.append(section(measured[scenario.key], scenario.letters))
+        if scenario.key not in measured:
+            continue
+        parts.append(section(measured[scenario.key], scenario.letters))
+        picture = "workers" if scenario.key.startswith("workers-") else scenario.key
+        if picture not in shown and (plots / f"{picture}.svg").is_file():
+            parts.append(f"![{picture}](plots/{picture}.svg)")
+        shown.add(picture)
     parts.append(break_even(measured | {"files": results["files"]}))
     failed = [f"- {key}: {reason}" for key, reason in results["failed"].items()]
     if failed:
