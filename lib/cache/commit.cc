@@ -292,14 +292,12 @@ std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation, const 
   return std::max<std::uint64_t>(before - store_.total_bytes, 1);
 }
 
-std::uint64_t Commit::erase(const CacheKey& key) {
+std::uint32_t Commit::erase(const CacheKey& key) {
   const record::PaddedKey padded(key.canonical());
   const rows::EntryRow wanted = entry_row_of(key, names_->number(key.tokenizer_sha()));
   const std::uint32_t slot = find_slot(key, padded.bytes(), wanted);
-  if (slot == rows::kNoSlot) return 0;
-  const std::uint64_t generation = entry(slot).generation;
-  remove(slot, generation);
-  return generation;
+  if (slot != rows::kNoSlot) remove(slot, entry(slot).generation);
+  return slot;
 }
 
 void Commit::note(const rows::HistoryRow& row, std::uint64_t ring) {

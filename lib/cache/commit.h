@@ -96,8 +96,8 @@ class Commit {
   // `wanted_ns` is its last access.
   std::uint64_t erase(std::uint32_t slot, std::uint64_t generation, const Removal& why,
                       std::uint64_t wanted_ns);
-  // Removes the entry under `key`, if there is one that its row knows; returns its generation, or 0.
-  std::uint64_t erase(const CacheKey& key);
+  // Removes the entry under `key`, if there is one that its row knows; returns its slot, or kNoSlot.
+  std::uint32_t erase(const CacheKey& key);
   // Removes a record or a row as it is, without regard to what belongs to it.
   void erase_raw(lmdb::Table table, lmdb::Bytes key) { erased_ |= transaction_.erase(table, key); }
 

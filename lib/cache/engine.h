@@ -28,7 +28,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -170,8 +169,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // How many ids of an entry of another sequence length, which has `length`, serve `key`.
   std::optional<std::size_t> serves(const Snapshot& snapshot, const CacheKey& key, std::uint32_t stored_len,
                                     std::size_t length);
-  // Whether a record may not be served that the store still has; see withheld_.
-  [[nodiscard]] bool withholds() const noexcept { return withholds_.load(std::memory_order_relaxed); }
   [[nodiscard]] shm::AccessTable& access() noexcept { return *access_; }
   // Of this very file: another one for each file that the store had.
   [[nodiscard]] const shm::Uuid& file_uuid() const noexcept { return file_uuid_; }
@@ -269,6 +266,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] bool has_unsaved(SaveRuns save) const;
   // Where a batch is written: `write` is given the writer, with the commit lock of its engine held.
   using Write = std::function<void(Writer&)>;
+  void with_own_writer(const Write& write);
   void commit_pending(bool fold, SaveRuns save, const std::function<void(const Write&)>& with_writer);
   // For the commit thread: the same, to the file that took the place of this engine's.
   void commit_elsewhere();
@@ -308,12 +306,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::uint32_t> checked_;
   // The same of records whose generation alone was looked at, for handles that want no more.
   std::vector<std::uint32_t> seen_;
-  // By key hash, the generation of a record whose replacement was declined and that could not be removed: not
-  // served by this process. Other processes see what was committed.
-  std::unordered_map<std::uint64_t, std::uint64_t> withheld_;
   DeclaredTraits declared_;  // that the store may not have yet
   History history_;
-  std::atomic<bool> withholds_{false};  // !withheld_.empty(), for who has no lock
 
   std::mutex message_mutex_;
   std::set<std::uint64_t> damage_told_;  // key hashes

@@ -82,7 +82,6 @@ EntryChunk Engine::entries(EntryPosition& position, const ChunkLimits& limits) {
         continue;
       }
       Found f = look_up(transaction, entry->value, *key);
-      if (!f.record && f.damage == nullptr) continue;  // withheld
       infos.push_back(f.record ? info_of(transaction, *key, *f.record) : EntryInfo{*key});
       found.push_back(std::move(f));
     }

@@ -141,7 +141,7 @@ void Engine::commit_elsewhere() {
   if (next.get() == this) return commit_pending(false, SaveRuns::kOwn);
   commit_pending(false, SaveRuns::kOwn, [&](const Write& write) {
     const std::lock_guard lock(next->commit_mutex_);
-    write(next->writer());
+    next->with_own_writer(write);
   });
 }
 

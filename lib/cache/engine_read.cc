@@ -91,10 +91,6 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
   found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
   if (!found.record) return found;
   const record::Header& header = found.record->header;
-  if (const auto withheld = withheld_.find(header.key_hash);
-      withheld != withheld_.end() && withheld->second == header.generation) {
-    return {};
-  }
   if (knows(checked_, header) || (policy == VerifyPolicy::kOff && knows(seen_, header))) {
     found.checked = true;
     return found;

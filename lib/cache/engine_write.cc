@@ -214,19 +214,19 @@ bool Engine::commit_in_background() noexcept {
 
 Writer& Engine::writer() {
   if (!writer_) {
-    writer_ = std::make_unique<Writer>(
-        *environment_, *access_, root_, [this](std::string_view text) { message(Severity::kWarning, text); },
-        [this](const CacheKey& key, std::uint64_t generation) {
-          const std::lock_guard lock(read_mutex_);
-          withheld_[record::hash_key(key.canonical())] = generation;
-          withholds_ = true;
-        });
+    writer_ = std::make_unique<Writer>(*environment_, *access_, root_,
+                                       [this](std::string_view text) { message(Severity::kWarning, text); });
   }
   return *writer_;
 }
 
+void Engine::with_own_writer(const Write& write) try { write(writer()); } catch (const Replaced&) {
+  note_new_file(Content::kLess);  // if it was this writer that made it
+  throw;
+}
+
 void Engine::commit_pending(bool fold, SaveRuns save) {
-  commit_pending(fold, save, [this](const Write& write) { write(writer()); });
+  commit_pending(fold, save, [this](const Write& write) { with_own_writer(write); });
 }
 
 bool Engine::has_unsaved(SaveRuns save) const {

@@ -329,13 +329,12 @@ class Writer::Extras {
 // ---- Writing ----
 
 Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
-               Warn warn, Withhold withhold)
+               Warn warn)
     : environment_(&environment),
       access_(&access),
       root_(std::move(root)),
       lock_(root_ / "write.lock"),
-      warn_(std::move(warn)),
-      withhold_(std::move(withhold)) {
+      warn_(std::move(warn)) {
   // The process that put data.mdb there may have been killed before its name was durable.
   files::sync_directory(root_);
 }
@@ -424,6 +423,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     } else {
       changed = decline(items[at], room);
       done(at, 1);
+      if (new_file_) throw Replaced{};
       ++at;
     }
     if (changed) room = measure(max_bytes);
@@ -639,26 +639,36 @@ std::string Writer::why_declined(const Candidate& item, const Room& room) const 
 }
 
 bool Writer::decline(const Candidate& item, const Room& room) {
+  // It was to be replaced: it must not be served any more.
+  const bool removed = remove_stored(item.key(), room);
   Run& run = item.run();
   ++run.declined;
   if (!run.told_declined.exchange(true)) warn_(why_declined(item, room));
   const std::uint64_t now = access_->next_stamp();
   notes_.push_back({record::hash_key(item.key().canonical()), now, now,
                     static_cast<std::uint32_t>(run.run_id()), rows::Fate::kDeclined});
-  // What is stored under this key was to be replaced: it must not be served any more.
+  return removed;
+}
+
+bool Writer::remove_stored(const CacheKey& key, const Room& room) {
   if (!lmdb::ReadTransaction(*environment_)
-           .get(Table::kRecords, record::PaddedKey(item.key().canonical()).bytes())) {
+           .get(Table::kRecords, record::PaddedKey(key.canonical()).bytes())) {
     return false;
   }
-  Commit commit(*environment_, names_);
-  const std::uint64_t generation = commit.erase(item.key());
-  if (generation == 0) return false;
-  commit.finish();
-  if (!may_commit(commit, room, 1, 0)) {
-    withhold_(item.key(), generation);
-    return false;
+  Victim stored;
+  {
+    Commit commit(*environment_, names_);
+    stored.slot = commit.erase(key);
+    if (stored.slot == rows::kNoSlot) return false;
+    commit.finish();
+    if (may_commit(commit, room, 1, 0)) {
+      commit.commit();
+      access_->assign(stored.slot, 0);
+      return true;
+    }
   }
-  commit.commit();
+  PruneReport report;
+  remove_by_rewriting({&stored, 1}, kNever, rows::Fate::kDeclined, report);
   return true;
 }
 
@@ -728,7 +738,7 @@ std::size_t Writer::remove(std::span<const Victim> victims, std::uint64_t before
   const std::size_t done =
       remove_within(victims.first(wanted), before, budget(limits), {rows::Fate::kPruned, 0}, report);
   if (done == wanted) return wanted;
-  remove_by_rewriting(victims.subspan(done), before, report);
+  remove_by_rewriting(victims.subspan(done), before, rows::Fate::kPruned, report);
   return victims.size();
 }
 

@@ -64,16 +64,15 @@ struct Replaced {};
 class Writer {
  public:
   using Warn = std::function<void(std::string_view)>;
-  // Is told of a record that must not be served any more, and that no page was left to remove.
-  using Withhold = std::function<void(const CacheKey& key, std::uint64_t generation)>;
   using Keys = std::vector<const CacheKey*>;
 
   Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
-         Warn warn, Withhold withhold);
+         Warn warn);
 
   // Commits `batch`, the figures of all runs where they changed, and access times if `fold`. Each group of
-  // puts that is done with, committed or declined, is told to `on_done`; after an Error those told are not to
-  // be tried again.
+  // puts that is done with, committed or declined, is told to `on_done`; after an Error or Replaced those
+  // told are not to be tried again. May itself put a new file in place, and then throws Replaced: when an
+  // entry has to go and no page is left to remove it with.
   void write(const Batch& batch, const WriteLimits& limits, bool fold,
              const std::function<void(const Keys&)>& on_done);
 
@@ -185,6 +184,9 @@ class Writer {
   [[nodiscard]] std::string why_declined(const Candidate& item, const Room& room) const;
   // Returns whether that took a commit.
   bool decline(const Candidate& item, const Room& room);
+  // Removes what is stored under the key, if there is anything, and returns whether there was. By a new file
+  // if no page is left for another way: then new_file() is there, and this writer is of no use any more.
+  bool remove_stored(const CacheKey& key, const Room& room);
   // Lowers `older_than` of puts of keys that were here before, from `at` on, and brings those that may make
   // the most go to the front. See "who stays" in DESIGN.md.
   void weigh(Candidates& items, std::size_t at);
@@ -196,7 +198,8 @@ class Writer {
   // With the write lock held: throws Replaced, or makes ready.
   void begin() const;
   [[nodiscard]] std::uint64_t budget(const WriteLimits& limits) const;
-  void remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report);
+  void remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, rows::Fate fate,
+                           PruneReport& report);
   // Puts a new file in place, and tells all who have the old one open.
   void install(files::NewFile& file, const Rewritten& made);
   // Whether the disk has blocks for the file's pages before `end`. When it has not, it is taken as full until
@@ -214,7 +217,6 @@ class Writer {
   std::optional<FileId> new_file_;
   WriteLock lock_;
   Warn warn_;
-  Withhold withhold_;
   TokenizerNames names_;
   VictimQueue victims_;
   History history_;
