@@ -7,7 +7,7 @@
 
 #include <tokcask/error.h>
 
-#include "cache/clock.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -287,7 +287,8 @@ std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation, const 
   const std::uint64_t before = store_.total_bytes;
   const std::string canonical = remove(slot, generation);
   if (canonical.empty()) return 0;
-  note({record::hash_key(canonical), now_ns(), wanted_ns, static_cast<std::uint32_t>(why.run_id), why.fate},
+  note({record::hash_key(canonical), os::now_ns(), wanted_ns, static_cast<std::uint32_t>(why.run_id),
+        why.fate},
        why.ring);
   return std::max<std::uint64_t>(before - store_.total_bytes, 1);
 }
@@ -313,7 +314,7 @@ void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
   const auto& stored = chunk_of(stamps_, Tag::kAccess, chunk).rows;
   for (std::size_t i = 0; i < stamps.size(); ++i) {
     const std::uint64_t slot = chunk * rows::kStampsPerChunk + i;
-    const bool newer = stamps[i] > stored[i] || (stamps[i] != 0 && stored[i] - stamps[i] > kMostAheadNs);
+    const bool newer = stamps[i] > stored[i] || (stamps[i] != 0 && stored[i] - stamps[i] > os::kMostAheadNs);
     if (slot < store_.slot_count && newer) set_stamp(slot, stamps[i]);
   }
 }

@@ -155,11 +155,13 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
   std::shared_ptr<Snapshot> snapshot();
+  // Throws Error(kDamaged) when something that was read from the map was not there.
+  void require_read() const { environment_->require_read(); }
   // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds. Of
   // another sequence length where `derive_lengths`, and where that serves.
   Resolution resolve(const record::KeyList& keys, bool derive_lengths);
   // data.mdb as this process has it mapped: LMDB's map, reserved once, so the address never changes.
-  [[nodiscard]] const std::byte* map() const noexcept { return map_; }
+  [[nodiscard]] const std::byte* map() const noexcept { return environment_->map(); }
   [[nodiscard]] std::uint64_t file_bytes() const { return environment_->file_bytes(); }
   // The entry rows of a chunk of slots as the snapshot has them (rows::EntryChunk), or null.
   const std::byte* entry_chunk(const Snapshot& snapshot, std::uint64_t number);
@@ -285,7 +287,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const unsigned generation_;  // see fork.h
   shm::Uuid uuid_{};           // of the store
   shm::Uuid file_uuid_{};
-  const std::byte* map_ = nullptr;
   std::shared_ptr<shm::AccessTable> access_;  // shared with the runs
   Populator populator_;
 
