@@ -15,6 +15,15 @@ using lmdb::Table;
 using rows::MetaKey;
 using rows::Tag;
 
+namespace {
+
+constexpr std::size_t kPageHeaderBytes = 16;  // of the first of a value's pages
+// Where a run is kept within a transaction: beside the store row, whose leaf each transaction changes. Never
+// in the file.
+const MetaKey kRunKey(Tag::kStore, 1);
+
+}  // namespace
+
 // ---- TokenizerNames ----
 
 template <typename Transaction>
@@ -215,10 +224,7 @@ std::span<std::byte> Commit::reserve(Table table, lmdb::Bytes key, std::size_t s
     const std::uint64_t pages = lmdb::value_pages(key.size(), size, environment_->page_bytes());
     end_page_ = std::max(end_page_, reserved.end_page);
     const bool reused = reserved.end_page <= initial_pages_;
-    if (reused) {
-      reused_pages_ += pages;
-      end_of_reused_ = std::max(end_of_reused_, reserved.end_page);
-    }
+    if (reused) reused_pages_ += pages;
     if (pages == 1) extended_for_one_page_ = !reused;
   }
   return reserved.value;
@@ -326,6 +332,15 @@ void Commit::put_row(const MetaKey& key, std::span<const std::byte> value) {
 
 void Commit::erase_row(const MetaKey& key) { erase_raw(Table::kMeta, key.bytes()); }
 
+// LMDB puts pages that a transaction took and gives back on its free list at once, unlike those of before.
+bool Commit::keep_run(std::uint64_t pages) {
+  const std::size_t page_bytes = environment_->page_bytes();
+  const std::size_t size = pages * page_bytes - kPageHeaderBytes;
+  const auto run = transaction_.reserve(Table::kMeta, kRunKey.bytes(), size);
+  kept_run_ = pages;
+  return run.end_page <= initial_pages_;
+}
+
 void Commit::finish() {
   store_.commits += 1;
   put_row(MetaKey(Tag::kStore, 0), rows::bytes_of(store_));
@@ -334,6 +349,7 @@ void Commit::finish() {
   write_changed(history_, Tag::kHistory);
   write_changed(stamps_, Tag::kAccess);
   write_changed(entries_, Tag::kEntries);
+  if (kept_run_ > 0) transaction_.erase(Table::kMeta, kRunKey.bytes());
 }
 
 }  // namespace tokcask
