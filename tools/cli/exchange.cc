@@ -186,7 +186,7 @@ int export_verb(Session& session, const ExportArguments& arguments) {
     table.add("seconds", fmt::format("{:.2f}", document->at("seconds").get<double>()));
     session.console.data(table.text());
   }
-  return document->at("damaged") == 0 ? kExitOk : kExitFinding;
+  return document->at("damaged") == 0 && document->at("gone") == 0 ? kExitOk : kExitFinding;
 }
 
 int import_verb(Session& session, const ImportArguments& arguments) {

@@ -40,11 +40,8 @@ def _import(request: dict[str, Any], on_progress: Any) -> dict[str, Any]:
 def run(verb: str, request: str, monitor: FormatMonitor) -> str:
     """The figures as a JSON object, which begin with what was asked for; '' when it was interrupted."""
     arguments: dict[str, Any] = json.loads(request)
-    told = {
-        name: arguments[name] for name in ("store", "out", "source", "order", "seed") if name in arguments
-    }
-    if "store" in told:
-        told = {"path": told.pop("store"), **told}
+    told = {"path": arguments["store"]}
+    told.update({name: arguments[name] for name in ("out", "source", "order", "seed") if name in arguments})
 
     def on_progress(done: int, total: int) -> None:
         if not monitor.advance(f"{verb}ing", done, total):

@@ -227,7 +227,7 @@ class ParquetWriter:
     keeps_masks = True
     keeps_empty = True
     # What is held before a row group is written.
-    _GROUP_TOKENS = 8 << 20
+    _GROUP_TOKENS = 4 << 20
     _GROUP_ROWS = 128 << 10
 
     def __init__(
