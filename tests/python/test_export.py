@@ -328,6 +328,24 @@ def test_what_is_there_is_not_replaced_unless_told(
     assert not [name for name in names_in(tmp_path) if name.endswith(".tmp")]
 
 
+def test_old_and_new_files_never_make_a_pair(
+    tmp_path: pathlib.Path, store: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if killed between the two renames."""
+    export_tokens(store, tmp_path / "out", format="megatron")
+    rename = pathlib.Path.rename
+
+    def fail_at_index(self: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+        if target.name == "out.idx":
+            raise OSError("no more")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", fail_at_index)
+    with pytest.raises(OSError, match="no more"):
+        export_tokens(store, tmp_path / "out", format="megatron", order="shuffle", overwrite=True)
+    assert names_in(tmp_path) == {"store", "out.bin"}
+
+
 def test_places_that_cannot_be_written_to(tmp_path: pathlib.Path, store: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         export_tokens(store, tmp_path / "nowhere" / "out", format="parquet")
@@ -504,6 +522,24 @@ def test_round_trip_of_megatron(tmp_path: pathlib.Path, seed: int) -> None:
     export_tokens(tmp_path / "index", tmp_path / "again", format="megatron", eod=0)
     for ending in (".bin", ".idx"):
         assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"out{ending}").read_bytes()
+
+
+def test_equal_documents_are_one_entry_also_in_other_batches(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokcask._exchange._import._BATCH_DOCUMENTS", 3)
+    write_megatron(tmp_path / "in", [[[n % 4]] for n in range(20)])
+    seen = []
+    report = import_tokens(
+        *(tmp_path / "in", tmp_path / "store"),
+        format="megatron",
+        tokenizer=SHA,
+        sequence_len=8,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    assert (report.records, report.imported, report.already_there) == (20, 4, 16)
+    assert seen == [(done, 20) for done in (3, 6, 9, 12, 15, 18, 20)]
+    assert sorted(entries_of(tmp_path / "store").values()) == [[0], [1], [2], [3]]
 
 
 def test_conflicts_stay_unless_replaced(tmp_path: pathlib.Path) -> None:

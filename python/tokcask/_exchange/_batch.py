@@ -77,7 +77,6 @@ class _Plan:
             place = np.minimum(np.searchsorted(sections, self._sections), len(sections) - 1)
             known = sections[place] == self._sections
             rank[known] = first[place[known]]
-        rank[list(self._named)] = np.iinfo(np.int64).max
         return np.argsort(rank, kind="stable")
 
     def shuffled(self, seed: int) -> npt.NDArray[np.intp]:
