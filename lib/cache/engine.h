@@ -144,6 +144,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::string> tokenizers();
   std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha,
                              std::optional<std::int32_t> sequence_len);
+  std::vector<std::string> source_directories();
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
   std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
   StoreSurvey survey();  // engine_survey.cc

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         ReadOnlyError,
         UnsupportedError,
     )
+    from tokcask._exchange._export import ExportReport, export_tokens
+    from tokcask._exchange._import import ImportReport, import_tokens
     from tokcask._identity import tokenizer_sha256
     from tokcask._pretokenize import TokenizationStats, pretokenize_rows
 
@@ -41,6 +43,8 @@ __all__ = [
     "Damage",
     "DamagedError",
     "Explanation",
+    "ExportReport",
+    "ImportReport",
     "MergeReport",
     "MissingEntryError",
     "ReadOnlyError",
@@ -49,6 +53,8 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "export_tokens",
+    "import_tokens",
     "merge",
     "pretokenize_rows",
     "section_id",
@@ -75,6 +81,8 @@ _HOMES = {
         "ReadOnlyError",
         "UnsupportedError",
     ),
+    "tokcask._exchange._export": ("ExportReport", "export_tokens"),
+    "tokcask._exchange._import": ("ImportReport", "import_tokens"),
     "tokcask._identity": ("tokenizer_sha256",),
     "tokcask._pretokenize": ("TokenizationStats", "pretokenize_rows"),
 }
