@@ -156,6 +156,11 @@ class Encoder:
         }
 
     def _chat(self, section: Section, **how: Any) -> Any:
+        if not hasattr(self._tokenizer, "apply_chat_template"):
+            raise TypeError(
+                f"{type(self._tokenizer).__name__} has no apply_chat_template(), which rows with messages need; "
+                "use the tokenizer of transformers for them"
+            )
         options: dict[str, Any] = {"add_generation_prompt": False, **section.template_options, **how}
         if section.tools is not None:
             options["tools"] = section.tools
