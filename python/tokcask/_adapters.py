@@ -12,8 +12,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from tokcask._encoding import is_batch_tokenizer
-
 _THREADS = os.cpu_count() or 1
 
 
@@ -21,6 +19,13 @@ def digest(content: Any) -> str:
     """SHA-256 of content's canonical JSON."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def is_batch_tokenizer(candidate: Any) -> bool:
+    """Whether it is a BatchTokenizer, which Tokenizer of the library tokenizers is not."""
+    return isinstance(getattr(candidate, "sha256", None), str) and callable(
+        getattr(candidate, "encode_batch", None)
+    )
 
 
 def is_a(thing: Any, name: str) -> bool:

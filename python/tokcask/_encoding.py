@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from tokcask._adapters import is_batch_tokenizer
 from tokcask._arrays import as_int32
 from tokcask._core import CachedTokens
 
@@ -190,13 +191,6 @@ class Encoder:
 
         mask = None if attention_mask is None else array(attention_mask, "attention_mask")
         return CachedTokens(array(input_ids, "input_ids"), mask)
-
-
-def is_batch_tokenizer(candidate: Any) -> bool:
-    """Whether it is a BatchTokenizer, which Tokenizer of the library tokenizers is not."""
-    return isinstance(getattr(candidate, "sha256", None), str) and callable(
-        getattr(candidate, "encode_batch", None)
-    )
 
 
 def _read_only(array: Any) -> Any:

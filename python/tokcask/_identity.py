@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tokcask._adapters import adapted, content_of_python_tokenizer, digest
-from tokcask._encoding import is_batch_tokenizer
+from tokcask._adapters import adapted, content_of_python_tokenizer, digest, is_batch_tokenizer
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
 
