@@ -4,8 +4,9 @@ A section belongs to one of 4096 slots, by a hash of its id. Whoever tokenizes h
 the slots concerned, in the file `tokenizing.lock` beside the store's own. The kernel drops them when a process
 ends, however it ends, so that a claim never outlives its holder; and a forked child has none of them.
 
-Each slot also counts how often it was claimed. Who read the counts before it looked its keys up knows at its
-own claim whether somebody was there in between, and looks again only then.
+Each slot also counts: up by one, to an odd number, when it is claimed, and again when it is given back. Who read the
+counts before it looked its keys up knows at its own claim whether somebody was there then or in between, and looks
+again only then.
 """
 
 from __future__ import annotations
@@ -106,22 +107,22 @@ class Claims:
         return True
 
     def begin(self, first: int, last: int) -> bool:
-        """Counts a claim of these slots; whether others claimed any of them since this object was made."""
+        """Counts a claim of these slots; whether others had any of them when or since this object was made."""
         if self._file is None:
             return False
         counts = self._counts(first, last + 1)
-        changed = counts != self._before[first : last + 1]
-        more = array("I", [(count + 1) & 0xFFFFFFFF for count in counts])
-        os.pwrite(self._file.fd, more.tobytes(), first * _WIDTH)
-        return changed
+        before = self._before[first : last + 1]
+        self._write(first, [count + 2 if count % 2 else count + 1 for count in counts])
+        return counts != before or any(count % 2 for count in before)
 
     def progress(self) -> bytes:
         """Something that changes whenever somebody claims anything."""
         return self._counts(0, SLOTS).tobytes()
 
     def release(self, first: int, last: int) -> None:
-        """Gives the slots back."""
+        """Gives the slots back. What was made for them must be seen by others by now."""
         if self._file is not None:
+            self._write(first, [count + count % 2 for count in self._counts(first, last + 1)])
             fcntl.lockf(self._file.fd, fcntl.LOCK_UN, *self._place(first, last))
 
     def _counts(self, first: int, end: int) -> array[int]:
@@ -131,6 +132,11 @@ class Claims:
             counts.frombytes(read[: len(read) // _WIDTH * _WIDTH])
         counts.extend([0] * (end - first - len(counts)))
         return counts
+
+    def _write(self, first: int, counts: list[int]) -> None:
+        assert self._file is not None
+        wrapped = array("I", [count & 0xFFFFFFFF for count in counts])
+        os.pwrite(self._file.fd, wrapped.tobytes(), first * _WIDTH)
 
     @staticmethod
     def _place(first: int, last: int) -> tuple[int, int]:
