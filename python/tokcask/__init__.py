@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         merge,
         section_id,
     )
+    from tokcask._encoding import BatchTokenizer
     from tokcask._errors import (
         BusyError,
         DamagedError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BatchTokenizer",
     "BusyError",
     "CacheKey",
     "CachedTokens",
@@ -74,6 +76,7 @@ _HOMES = {
         "merge",
         "section_id",
     ),
+    "tokcask._encoding": ("BatchTokenizer",),
     "tokcask._errors": (
         "BusyError",
         "DamagedError",
