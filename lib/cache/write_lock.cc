@@ -184,7 +184,9 @@ WriteLock::Hold WriteLock::acquire(std::chrono::milliseconds timeout) {
 
 void WriteLock::release() const noexcept {
   auto lock = whole_file(F_UNLCK);
-  fcntl(shared_->fd, F_SETLK, &lock);
+  if (fcntl(shared_->fd, F_SETLK, &lock) == 0) return;
+  // Closing any descriptor of a file drops all that this process has locked of it.
+  if (const int other = dup(shared_->fd); other >= 0) close(other);
 }
 
 }  // namespace tokcask
