@@ -163,6 +163,8 @@ class TOKCASK_API TokenizedCache {
 
   // The files remembered for a directory (absolute path), or nothing. See source_index.h.
   [[nodiscard]] std::optional<SourceDirectory> source_directory(std::string_view path);
+  // The paths of all directories of which files are remembered and committed, sorted bytewise.
+  [[nodiscard]] std::vector<std::string> source_directories();
   // Replaces what is remembered for it. Pending until the next commit, like a put.
   void put_source_directory(std::string_view path, const SourceDirectory& files);
 

@@ -204,6 +204,8 @@ std::optional<SourceDirectory> TokenizedCache::source_directory(std::string_view
   return impl_->lease()->source_directory(path);
 }
 
+std::vector<std::string> TokenizedCache::source_directories() { return impl_->lease()->source_directories(); }
+
 void TokenizedCache::put_source_directory(std::string_view path, const SourceDirectory& files) {
   impl_->write([&](Engine& engine, const auto&) { engine.put_source_directory(path, files); });
 }

@@ -7,13 +7,22 @@
 
 #include <tokcask/error.h>
 
-#include "cache/clock.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
 using lmdb::Table;
 using rows::MetaKey;
 using rows::Tag;
+
+namespace {
+
+constexpr std::size_t kPageHeaderBytes = 16;  // of the first of a value's pages
+// Where a run is kept within a transaction: beside the store row, whose leaf each transaction changes. Never
+// in the file.
+const MetaKey kRunKey(Tag::kStore, 1);
+
+}  // namespace
 
 // ---- TokenizerNames ----
 
@@ -215,10 +224,7 @@ std::span<std::byte> Commit::reserve(Table table, lmdb::Bytes key, std::size_t s
     const std::uint64_t pages = lmdb::value_pages(key.size(), size, environment_->page_bytes());
     end_page_ = std::max(end_page_, reserved.end_page);
     const bool reused = reserved.end_page <= initial_pages_;
-    if (reused) {
-      reused_pages_ += pages;
-      end_of_reused_ = std::max(end_of_reused_, reserved.end_page);
-    }
+    if (reused) reused_pages_ += pages;
     if (pages == 1) extended_for_one_page_ = !reused;
   }
   return reserved.value;
@@ -287,19 +293,18 @@ std::uint64_t Commit::erase(std::uint32_t slot, std::uint64_t generation, const 
   const std::uint64_t before = store_.total_bytes;
   const std::string canonical = remove(slot, generation);
   if (canonical.empty()) return 0;
-  note({record::hash_key(canonical), now_ns(), wanted_ns, static_cast<std::uint32_t>(why.run_id), why.fate},
+  note({record::hash_key(canonical), os::now_ns(), wanted_ns, static_cast<std::uint32_t>(why.run_id),
+        why.fate},
        why.ring);
   return std::max<std::uint64_t>(before - store_.total_bytes, 1);
 }
 
-std::uint64_t Commit::erase(const CacheKey& key) {
+std::uint32_t Commit::erase(const CacheKey& key) {
   const record::PaddedKey padded(key.canonical());
   const rows::EntryRow wanted = entry_row_of(key, names_->number(key.tokenizer_sha()));
   const std::uint32_t slot = find_slot(key, padded.bytes(), wanted);
-  if (slot == rows::kNoSlot) return 0;
-  const std::uint64_t generation = entry(slot).generation;
-  remove(slot, generation);
-  return generation;
+  if (slot != rows::kNoSlot) remove(slot, entry(slot).generation);
+  return slot;
 }
 
 void Commit::note(const rows::HistoryRow& row, std::uint64_t ring) {
@@ -315,7 +320,7 @@ void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
   const auto& stored = chunk_of(stamps_, Tag::kAccess, chunk).rows;
   for (std::size_t i = 0; i < stamps.size(); ++i) {
     const std::uint64_t slot = chunk * rows::kStampsPerChunk + i;
-    const bool newer = stamps[i] > stored[i] || (stamps[i] != 0 && stored[i] - stamps[i] > kMostAheadNs);
+    const bool newer = stamps[i] > stored[i] || (stamps[i] != 0 && stored[i] - stamps[i] > os::kMostAheadNs);
     if (slot < store_.slot_count && newer) set_stamp(slot, stamps[i]);
   }
 }
@@ -327,6 +332,15 @@ void Commit::put_row(const MetaKey& key, std::span<const std::byte> value) {
 
 void Commit::erase_row(const MetaKey& key) { erase_raw(Table::kMeta, key.bytes()); }
 
+// LMDB puts pages that a transaction took and gives back on its free list at once, unlike those of before.
+bool Commit::keep_run(std::uint64_t pages) {
+  const std::size_t page_bytes = environment_->page_bytes();
+  const std::size_t size = pages * page_bytes - kPageHeaderBytes;
+  const auto run = transaction_.reserve(Table::kMeta, kRunKey.bytes(), size);
+  kept_run_ = pages;
+  return run.end_page <= initial_pages_;
+}
+
 void Commit::finish() {
   store_.commits += 1;
   put_row(MetaKey(Tag::kStore, 0), rows::bytes_of(store_));
@@ -335,6 +349,7 @@ void Commit::finish() {
   write_changed(history_, Tag::kHistory);
   write_changed(stamps_, Tag::kAccess);
   write_changed(entries_, Tag::kEntries);
+  if (kept_run_ > 0) transaction_.erase(Table::kMeta, kRunKey.bytes());
 }
 
 }  // namespace tokcask

@@ -96,8 +96,8 @@ class Commit {
   // `wanted_ns` is its last access.
   std::uint64_t erase(std::uint32_t slot, std::uint64_t generation, const Removal& why,
                       std::uint64_t wanted_ns);
-  // Removes the entry under `key`, if there is one that its row knows; returns its generation, or 0.
-  std::uint64_t erase(const CacheKey& key);
+  // Removes the entry under `key`, if there is one that its row knows; returns its slot, or kNoSlot.
+  std::uint32_t erase(const CacheKey& key);
   // Removes a record or a row as it is, without regard to what belongs to it.
   void erase_raw(lmdb::Table table, lmdb::Bytes key) { erased_ |= transaction_.erase(table, key); }
 
@@ -116,6 +116,14 @@ class Commit {
   void put_row(const rows::MetaKey& key, std::span<const std::byte> value);
   void erase_row(const rows::MetaKey& key);
 
+  // Takes `pages` pages side by side out of the free list, for finish() to give back last: so LMDB, which
+  // saves the numbers of the pages that this transaction frees in one value, finds a place for it. To be
+  // called before all else. Returns false if there is no such run; then the file's end was taken, and this
+  // has to be given up.
+  [[nodiscard]] bool keep_run(std::uint64_t pages);
+  // 0 if there is none.
+  [[nodiscard]] std::uint64_t kept_run() const noexcept { return kept_run_; }
+
   // Writes what was gathered: chunks of entries and stamps, and the store row. To be called once, after all
   // changes; then come the figures below, then commit().
   void finish();
@@ -123,8 +131,6 @@ class Commit {
   [[nodiscard]] std::uint64_t end_page() const noexcept { return end_page_; }
   // Pages of values that came from the free list: those below the file's end.
   [[nodiscard]] std::uint64_t reused_pages() const noexcept { return reused_pages_; }
-  // One more than the last of them.
-  [[nodiscard]] std::uint64_t end_of_reused() const noexcept { return end_of_reused_; }
   // Pages of values that are now free.
   [[nodiscard]] std::uint64_t freed_pages() const noexcept { return freed_pages_; }
   // Whether anything was erased. LMDB may then have given pages of this very transaction out again.
@@ -168,8 +174,8 @@ class Commit {
   Chunks<rows::HistoryChunk> history_;
   std::uint64_t end_page_ = 0;
   std::uint64_t reused_pages_ = 0;
-  std::uint64_t end_of_reused_ = 0;
   std::uint64_t freed_pages_ = 0;
+  std::uint64_t kept_run_ = 0;
   bool extended_for_one_page_ = false;
   bool erased_ = false;
 };

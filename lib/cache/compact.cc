@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "cache/appender.h"
-#include "cache/clock.h"
 #include "cache/commit.h"
 #include "cache/history.h"
+#include "os/clock.h"
 #include "record/record.h"
 #include "record/rows.h"
 
@@ -80,8 +80,8 @@ class Rewriting {
         ++result_.left_out;
         result_.left_out_bytes += entries_[*slot].occupied;
         if (how_->fate != rows::Fate::kNone) {
-          gone_.push_back({record::hash_key(record::unpadded(entry->key)), now_ns(), access_->stamp(*slot), 0,
-                           how_->fate});
+          gone_.push_back({record::hash_key(record::unpadded(entry->key)), os::now_ns(),
+                           access_->stamp(*slot), 0, how_->fate});
         }
       } else {
         kept_[*slot] = true;
@@ -145,7 +145,7 @@ class Rewriting {
     store_.clock_ns = access_->next_stamp();
     if (how_->max_bytes != 0) store_.max_bytes = how_->max_bytes;
     if (how_->clear) {
-      store_.cleared_ns = now_ns();
+      store_.cleared_ns = os::now_ns();
       store_.cleared_entries = result_.left_out;
     }
     result_.entries = store_.entry_count;

@@ -7,9 +7,9 @@
 #include <new>
 #include <utility>
 
-#include "cache/clock.h"
 #include "cache/fork.h"
 #include "cache/say.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -35,12 +35,10 @@ Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb:
   for (std::size_t i = 0; i < sizeof store.rewrites; ++i) {
     file_uuid_[i] ^= static_cast<std::uint8_t>(store.rewrites >> (8 * i));
   }
-  const auto row = transaction.get(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kStore, 0).bytes());
-  if (const auto offset = environment_->file_offset(*row)) map_ = row->data() - *offset;
   access_ = shm::AccessTable::open(root_, store.uuid);
   access_->grow(store.slot_count);
   access_->runs().raise_last_run(store.last_run_id);
-  if (store.clock_ns < now_ns() + kMostAheadNs) access_->raise_clock(store.clock_ns);
+  if (store.clock_ns < os::now_ns() + os::kMostAheadNs) access_->raise_clock(store.clock_ns);
 }
 
 Engine::~Engine() {
@@ -71,7 +69,7 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& 
     runs_.push_back(run);
   } catch (const std::bad_alloc&) {
     // A member that nobody knows of would protect entries for as long as the process lives.
-    if (member) table.leave(*member, now_ns());
+    if (member) table.leave(*member, os::now_ns());
     throw;
   }
   welcome(*run, member.has_value());

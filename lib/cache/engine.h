@@ -28,7 +28,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -145,6 +144,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::string> tokenizers();
   std::vector<CacheKey> keys(std::optional<std::string_view> tokenizer_sha,
                              std::optional<std::int32_t> sequence_len);
+  std::vector<std::string> source_directories();
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);
   std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
   StoreSurvey survey();  // engine_survey.cc
@@ -156,11 +156,13 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
   std::shared_ptr<Snapshot> snapshot();
+  // Throws Error(kDamaged) when something that was read from the map was not there.
+  void require_read() const { environment_->require_read(); }
   // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds. Of
   // another sequence length where `derive_lengths`, and where that serves.
   Resolution resolve(const record::KeyList& keys, bool derive_lengths);
   // data.mdb as this process has it mapped: LMDB's map, reserved once, so the address never changes.
-  [[nodiscard]] const std::byte* map() const noexcept { return map_; }
+  [[nodiscard]] const std::byte* map() const noexcept { return environment_->map(); }
   [[nodiscard]] std::uint64_t file_bytes() const { return environment_->file_bytes(); }
   // The entry rows of a chunk of slots as the snapshot has them (rows::EntryChunk), or null.
   const std::byte* entry_chunk(const Snapshot& snapshot, std::uint64_t number);
@@ -170,8 +172,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // How many ids of an entry of another sequence length, which has `length`, serve `key`.
   std::optional<std::size_t> serves(const Snapshot& snapshot, const CacheKey& key, std::uint32_t stored_len,
                                     std::size_t length);
-  // Whether a record may not be served that the store still has; see withheld_.
-  [[nodiscard]] bool withholds() const noexcept { return withholds_.load(std::memory_order_relaxed); }
   [[nodiscard]] shm::AccessTable& access() noexcept { return *access_; }
   // Of this very file: another one for each file that the store had.
   [[nodiscard]] const shm::Uuid& file_uuid() const noexcept { return file_uuid_; }
@@ -269,6 +269,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   [[nodiscard]] bool has_unsaved(SaveRuns save) const;
   // Where a batch is written: `write` is given the writer, with the commit lock of its engine held.
   using Write = std::function<void(Writer&)>;
+  void with_own_writer(const Write& write);
   void commit_pending(bool fold, SaveRuns save, const std::function<void(const Write&)>& with_writer);
   // For the commit thread: the same, to the file that took the place of this engine's.
   void commit_elsewhere();
@@ -287,7 +288,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const unsigned generation_;  // see fork.h
   shm::Uuid uuid_{};           // of the store
   shm::Uuid file_uuid_{};
-  const std::byte* map_ = nullptr;
   std::shared_ptr<shm::AccessTable> access_;  // shared with the runs
   Populator populator_;
 
@@ -308,12 +308,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::uint32_t> checked_;
   // The same of records whose generation alone was looked at, for handles that want no more.
   std::vector<std::uint32_t> seen_;
-  // By key hash, the generation of a record whose replacement was declined and that could not be removed: not
-  // served by this process. Other processes see what was committed.
-  std::unordered_map<std::uint64_t, std::uint64_t> withheld_;
   DeclaredTraits declared_;  // that the store may not have yet
   History history_;
-  std::atomic<bool> withholds_{false};  // !withheld_.empty(), for who has no lock
 
   std::mutex message_mutex_;
   std::set<std::uint64_t> damage_told_;  // key hashes

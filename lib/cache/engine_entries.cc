@@ -1,5 +1,5 @@
-// Engine::keys(), entries() and peek_many(): committed entries with what is known of them, read without a
-// trace.
+// Engine::keys(), entries(), peek_many() and source_directories(): what is committed and what is known of it,
+// read without a trace.
 #include <algorithm>
 #include <numeric>
 #include <utility>
@@ -38,6 +38,19 @@ std::vector<CacheKey> Engine::keys(std::optional<std::string_view> tokenizer_sha
     keys.push_back(*std::move(key));
   }
   return keys;
+}
+
+std::vector<std::string> Engine::source_directories() {
+  std::vector<std::string> paths;
+  const lmdb::ReadTransaction transaction(*environment_);
+  const lmdb::Cursor cursor(transaction, Table::kMeta);
+  const auto tag = static_cast<std::byte>(Tag::kDirectory);
+  for (auto row = cursor.seek({&tag, 1}); row && row->key[0] == tag; row = cursor.next()) {
+    // A damaged row is as none, as it is for source_directory().
+    if (auto path = rows::path_of_directory(row->value)) paths.push_back(*std::move(path));
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
 }
 
 EntryInfo Engine::info_of(const lmdb::ReadTransaction& transaction, const CacheKey& key,
@@ -82,7 +95,6 @@ EntryChunk Engine::entries(EntryPosition& position, const ChunkLimits& limits) {
         continue;
       }
       Found f = look_up(transaction, entry->value, *key);
-      if (!f.record && f.damage == nullptr) continue;  // withheld
       infos.push_back(f.record ? info_of(transaction, *key, *f.record) : EntryInfo{*key});
       found.push_back(std::move(f));
     }

@@ -6,8 +6,8 @@
 #include <optional>
 #include <utility>
 
-#include "cache/clock.h"
 #include "cache/engine.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -29,7 +29,7 @@ void Engine::tell_cut() noexcept try {
 
 bool Engine::replaced() noexcept {
   if (replaced_.load(std::memory_order_relaxed)) return true;
-  const std::int64_t now = coarse_now_ns();
+  const std::int64_t now = os::coarse_now_ns();
   if (access_->keep_whole(now)) tell_cut();
   // The shared count tells at once, and may be wrong or lost; the file's name is the truth.
   const std::uint64_t count = access_->replaced();
@@ -141,7 +141,7 @@ void Engine::commit_elsewhere() {
   if (next.get() == this) return commit_pending(false, SaveRuns::kOwn);
   commit_pending(false, SaveRuns::kOwn, [&](const Write& write) {
     const std::lock_guard lock(next->commit_mutex_);
-    write(next->writer());
+    next->with_own_writer(write);
   });
 }
 

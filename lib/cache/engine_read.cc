@@ -25,6 +25,14 @@ bool knows(const std::vector<std::uint32_t>& table, const record::Header& header
   return header.slot < table.size() && table[header.slot] == static_cast<std::uint32_t>(header.generation);
 }
 
+// Touches the end of a record. What a file was cut off from is gone from there on, so the rest is there too.
+void touch_end(const record::Record& record) {
+  const std::span<const std::int32_t> last = record.mask.empty() ? record.ids : record.mask;
+  if (last.empty()) return;
+  const volatile std::int32_t& end = last.back();
+  [[maybe_unused]] const std::int32_t touched = end;
+}
+
 void remember(std::vector<std::uint32_t>& table, const record::Header& header) {
   // The slot is one of the entry table's, so this is not larger than that.
   if (header.slot >= table.size()) table.resize(header.slot + std::size_t{1});
@@ -91,10 +99,6 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
   found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
   if (!found.record) return found;
   const record::Header& header = found.record->header;
-  if (const auto withheld = withheld_.find(header.key_hash);
-      withheld != withheld_.end() && withheld->second == header.generation) {
-    return {};
-  }
   if (knows(checked_, header) || (policy == VerifyPolicy::kOff && knows(seen_, header))) {
     found.checked = true;
     return found;
@@ -112,7 +116,11 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
 void Engine::check(std::span<Found> found, VerifyPolicy policy) {
   std::vector<const record::Header*> checked;
   for (Found& f : found) {
-    if (!f.record || (f.checked && policy == VerifyPolicy::kFirst)) continue;
+    if (!f.record) continue;
+    if (f.checked && policy == VerifyPolicy::kFirst) {
+      touch_end(*f.record);
+      continue;
+    }
     // By default the one time in this process that a record is read as a whole.
     if (policy == VerifyPolicy::kOff || record::checksum_ok(*f.record)) {
       checked.push_back(&f.record->header);
@@ -121,6 +129,7 @@ void Engine::check(std::span<Found> found, VerifyPolicy policy) {
       f.damage = "its checksum is wrong";
     }
   }
+  environment_->require_read();
   if (checked.empty()) return;
   const std::lock_guard lock(read_mutex_);
   for (const record::Header* header : checked) {

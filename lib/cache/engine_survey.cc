@@ -6,9 +6,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include "cache/clock.h"
 #include "cache/engine.h"
 #include "cache/victims.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -101,7 +101,7 @@ class Counts {
 StoreSurvey Engine::survey() {
   const lmdb::ReadTransaction transaction(*environment_);
   const rows::StoreRow store = read_store_row(transaction);
-  Counts counts(now_ns());
+  Counts counts(os::now_ns());
   Stamps stamps(transaction, *access_);
   for_each_entry(transaction, store, [&](std::uint32_t slot, const rows::EntryRow& row) {
     counts.add({slot, row}, stamps.of(slot));

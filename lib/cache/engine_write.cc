@@ -8,10 +8,10 @@
 #include <thread>
 #include <utility>
 
-#include "cache/clock.h"
 #include "cache/engine.h"
 #include "cache/file_limit.h"
 #include "cache/verify.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -33,7 +33,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   PendingPut put;
   put.tokens = PendingTokens::copy_of(tokens);
   put.run = run;
-  const std::uint64_t now = now_ns();
+  const std::uint64_t now = os::now_ns();
   put.created_ns = std::min(options.created_ns.value_or(now), now);
   const std::size_t size = put.tokens.record_bytes();
   std::unique_lock lock(pending_mutex_, std::defer_lock);
@@ -214,19 +214,19 @@ bool Engine::commit_in_background() noexcept {
 
 Writer& Engine::writer() {
   if (!writer_) {
-    writer_ = std::make_unique<Writer>(
-        *environment_, *access_, root_, [this](std::string_view text) { message(Severity::kWarning, text); },
-        [this](const CacheKey& key, std::uint64_t generation) {
-          const std::lock_guard lock(read_mutex_);
-          withheld_[record::hash_key(key.canonical())] = generation;
-          withholds_ = true;
-        });
+    writer_ = std::make_unique<Writer>(*environment_, *access_, root_,
+                                       [this](std::string_view text) { message(Severity::kWarning, text); });
   }
   return *writer_;
 }
 
+void Engine::with_own_writer(const Write& write) try { write(writer()); } catch (const Replaced&) {
+  note_new_file(Content::kLess);  // if it was this writer that made it
+  throw;
+}
+
 void Engine::commit_pending(bool fold, SaveRuns save) {
-  commit_pending(fold, save, [this](const Write& write) { write(writer()); });
+  commit_pending(fold, save, [this](const Write& write) { with_own_writer(write); });
 }
 
 bool Engine::has_unsaved(SaveRuns save) const {
@@ -324,7 +324,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
   const WithoutFileLimitSignal quiet;
   std::uint64_t before = kNever;
   if (options.older_than) {
-    const std::uint64_t now = now_ns();  // before any waiting: what is used meanwhile is not older
+    const std::uint64_t now = os::now_ns();  // before any waiting: what is used meanwhile is not older
     const auto ago = static_cast<std::uint64_t>(std::max<std::int64_t>(options.older_than->count(), 0));
     before = ago < now ? now - ago : 0;
   }

@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <span>
 
+#include "os/fault_guard.h"
+
 namespace tokcask {
 
-// As long as when it was opened. What another process cuts off meanwhile is a signal when it is touched.
+// As long as when it was opened. What another process cuts off meanwhile reads as zeros.
 class MappedFile {
  public:
   // Throws Error(kIo), also for what is not a regular file.
@@ -22,6 +24,7 @@ class MappedFile {
  private:
   std::size_t size_ = 0;
   void* base_ = nullptr;
+  os::FaultGuard guard_;
 };
 
 }  // namespace tokcask

@@ -6,9 +6,9 @@
 #include <numeric>
 #include <utility>
 
-#include "cache/clock.h"
 #include "cache/file_limit.h"
 #include "cache/relatives.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -199,18 +199,18 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   try {
     const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
     epoch = epoch_of(engine, *snapshot);
-    epoch->table->shared().keep_whole(coarse_now_ns());
+    epoch->table->shared().keep_whole(os::coarse_now_ns());
     const std::uint64_t stamp = engine.access().next_stamp();
     run.used(stamp);
-    const bool by_place = !engine.withholds();
     const std::span<const shm::Place> places = epoch->table->shared().places();
     std::uint64_t derived = 0;
     if (indices.size() > 1) fetch_ahead(engine, *epoch, indices);
     for (std::size_t i = 0; i < indices.size(); ++i) {
       const bool is_derived = places[indices[i]].is_derived();
-      const bool usable = by_place && (!is_derived || run.options.derive_lengths);
+      const bool usable = !is_derived || run.options.derive_lengths;
       const auto record =
           usable ? at_place(engine, *snapshot, *epoch, indices[i], run.options.verify) : std::nullopt;
+      engine.require_read();
       if (!record) {
         rest.push_back(i);
         continue;

@@ -11,10 +11,10 @@
 #include <tokcask/error.h>
 #include <tokcask/key.h>
 
-#include "cache/clock.h"
 #include "lmdb/page_layout.h"
 #include "lmdb/page_scan.h"
 #include "lmdb/walker.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -119,13 +119,20 @@ class Search {
   }
 
   // Of the last snapshot, damaged as it may be: records that its tree leads to and that their entry rows in
-  // it know. That is all that a look-up goes by.
+  // it know. That is all that a look-up goes by. And keys whose record is not where it leads: what the scan
+  // finds of them elsewhere is older.
   void find_certain(const lmdb::layout::Meta& last) {
     std::vector<record::Header> records;
     std::unordered_map<std::uint64_t, rows::EntryChunk> chunks;
     static_cast<void>(lmdb::walk_snapshot(file_, last, [&](std::string_view table, Bytes key, Bytes value) {
       if (table == "records") {
-        if (const auto header = header_of(value)) records.push_back(*header);
+        const std::uint64_t hash = record::hash_key(record::unpadded(key));
+        const auto header = header_of(value);
+        if (header && header->key_hash == hash) {
+          records.push_back(*header);
+        } else {
+          displaced_.push_back(hash);
+        }
         return;
       }
       const auto name = meta_key_of(key);
@@ -320,7 +327,7 @@ class Search {
   // By slot, and within what was possible, because these rows have no checksum.
   std::unordered_map<std::uint64_t, std::uint64_t> read_stamps() const {
     std::unordered_map<std::uint64_t, std::uint64_t> stamps;
-    const std::uint64_t latest = now_ns();
+    const std::uint64_t latest = os::now_ns();
     for (const StampChunk& found : stamp_chunks_) {
       if (found.page != 0) {
         if (found.value.empty()) continue;
@@ -344,6 +351,9 @@ class Search {
 
   void find_doubtful() {
     if (is_last_) return;  // its tree says which records are current
+    for (const std::uint64_t hash : displaced_) {
+      if (const auto key = keys_.find(hash); key != keys_.end()) key->second.doubtful = true;
+    }
     for (const Reference& reference : references_) {
       if (!is_lost(reference.page)) continue;
       if (const auto key = keys_.find(reference.key_hash); key != keys_.end()) key->second.doubtful = true;
@@ -444,6 +454,7 @@ class Search {
   bool is_last_ = false;                                      // the snapshot is the last that was committed
   bool replaces_ = false;                                     // see note_replacement()
   std::unordered_map<std::uint64_t, std::uint64_t> certain_;  // generations, by key hash; see find_certain()
+  std::vector<std::uint64_t> displaced_;                      // key hashes; see find_certain()
   std::unordered_map<std::uint64_t, std::uint64_t> live_;     // generations in the snapshot, by key hash
   std::unordered_map<std::uint64_t, Key> keys_;               // by key hash
   std::vector<Candidate> candidates_;                         // intact

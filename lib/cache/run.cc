@@ -3,7 +3,7 @@
 #include <memory>
 #include <utility>
 
-#include "cache/clock.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -85,7 +85,7 @@ RunFigures Run::figures() const {
 }
 
 void Run::end_if_last() {
-  if (member_) table_->runs().end_if_last(*member_, now_ns());
+  if (member_) table_->runs().end_if_last(*member_, os::now_ns());
 }
 
 void Run::leave() {
@@ -98,7 +98,7 @@ void Run::leave() {
   declined.move_to(own_.declined);
   evicted.move_to(own_.evicted);
   tokenize_ns.move_to(own_.tokenize_ns);
-  table_->runs().leave(*std::exchange(member_, std::nullopt), now_ns());
+  table_->runs().leave(*std::exchange(member_, std::nullopt), os::now_ns());
 }
 
 }  // namespace tokcask

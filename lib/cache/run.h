@@ -32,9 +32,10 @@ class Counter {
   void move_to(std::atomic<std::uint64_t>& word) noexcept { word_ = &word; }
 
   void operator+=(std::uint64_t n) noexcept { word_->fetch_add(n, std::memory_order_relaxed); }
+  void operator-=(std::uint64_t n) noexcept { word_->fetch_sub(n, std::memory_order_relaxed); }
   void operator++() noexcept { *this += 1; }
+  void operator--() noexcept { *this -= 1; }
   [[nodiscard]] std::uint64_t value() const noexcept { return word_->load(std::memory_order_relaxed); }
-  void operator--() noexcept { word_->fetch_sub(1, std::memory_order_relaxed); }
 
  private:
   std::atomic<std::uint64_t>* word_;

@@ -13,12 +13,12 @@
 #include <tokcask/error.h>
 
 #include "cache/appender.h"
-#include "cache/clock.h"
 #include "cache/commit.h"
 #include "cache/mapped_file.h"
 #include "cache/remains.h"
 #include "cache/verify.h"
 #include "lmdb/walker.h"
+#include "os/clock.h"
 #include "shm/access_table.h"
 
 namespace tokcask {
@@ -116,7 +116,7 @@ class Rebuild {
     std::uint64_t last = std::max(entry.last_access, entry.header.created_ns);
     if (access_ == nullptr) return last;
     const std::uint64_t live = access_->stamp(entry.header.slot);
-    return live > last && live < now_ns() + kDayNs ? live : last;
+    return live > last && live < os::now_ns() + kDayNs ? live : last;
   }
 
   std::uint32_t number_of(std::string_view sha) {

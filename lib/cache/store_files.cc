@@ -23,10 +23,10 @@
 
 #include <tokcask/error.h>
 
-#include "cache/clock.h"
 #include "cache/mapped_file.h"
 #include "lmdb/environment.h"
 #include "lmdb/walker.h"
+#include "os/clock.h"
 
 namespace tokcask::files {
 
@@ -306,7 +306,7 @@ rows::StoreRow new_store_row(std::size_t page_bytes) {
   row.page_bytes = static_cast<std::uint32_t>(page_bytes);
   std::random_device random;
   for (auto& byte : row.uuid) byte = static_cast<std::uint8_t>(random());
-  row.created_ns = now_ns();
+  row.created_ns = os::now_ns();
   return row;
 }
 

@@ -164,8 +164,8 @@ VerifyReport Engine::verify() {
     for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
       const lmdb::ReadTransaction transaction(*environment_);
       const std::optional<MappedFile> mapped =
-          map_ == nullptr ? std::optional<MappedFile>(data_) : std::nullopt;
-      const lmdb::Bytes file = mapped ? mapped->bytes() : lmdb::Bytes(map_, environment_->file_bytes());
+          map() == nullptr ? std::optional<MappedFile>(data_) : std::nullopt;
+      const lmdb::Bytes file = mapped ? mapped->bytes() : lmdb::Bytes(map(), environment_->file_bytes());
       const auto meta = lmdb::meta_pages(file)[transaction.id() % lmdb::layout::kMetaPages];
       if (!meta || meta->txnid != transaction.id()) continue;
       std::vector<std::string> findings = lasting_meta_findings(file);

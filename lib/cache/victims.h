@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "cache/clock.h"
 #include "lmdb/environment.h"
+#include "os/clock.h"
 #include "record/rows.h"
 #include "shm/access_table.h"
 
@@ -21,7 +21,7 @@ class Stamps {
   Stamps(const lmdb::ReadTransaction& transaction, const shm::AccessTable& access)
       : transaction_(&transaction),
         access_(&access),
-        most_(std::max(now_ns(), access.newest_stamp()) + kMostAheadNs) {}
+        most_(std::max(os::now_ns(), access.newest_stamp()) + os::kMostAheadNs) {}
   [[nodiscard]] std::uint64_t of(std::uint32_t slot);
 
  private:

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "cache/clock.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -39,7 +39,7 @@ struct Content {
 // " since 2026-01-31 23:59:59 UTC (12 s)", or nothing for a time that is none.
 std::string since(std::uint64_t then_ns) {
   constexpr std::uint64_t kSecond = 1'000'000'000;
-  const std::uint64_t now = now_ns();
+  const std::uint64_t now = os::now_ns();
   const auto seconds = static_cast<std::time_t>(then_ns / kSecond);
   std::tm parts{};
   char text[32];
@@ -137,7 +137,7 @@ bool WriteLock::try_lock() const {
 
 // Failing is no harm, nor is a full disk: then nobody is told since when.
 void WriteLock::note_taken() const noexcept {
-  const Content content{static_cast<std::uint64_t>(getpid()), now_ns()};
+  const Content content{static_cast<std::uint64_t>(getpid()), os::now_ns()};
   shared_->since_ns = content.since_ns;
   static_cast<void>(pwrite(shared_->fd, &content, sizeof content, 0) == sizeof content);
 }
@@ -184,7 +184,9 @@ WriteLock::Hold WriteLock::acquire(std::chrono::milliseconds timeout) {
 
 void WriteLock::release() const noexcept {
   auto lock = whole_file(F_UNLCK);
-  fcntl(shared_->fd, F_SETLK, &lock);
+  if (fcntl(shared_->fd, F_SETLK, &lock) == 0) return;
+  // Closing any descriptor of a file drops all that this process has locked of it.
+  if (const int other = dup(shared_->fd); other >= 0) close(other);
 }
 
 }  // namespace tokcask

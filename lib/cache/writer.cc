@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -22,13 +21,19 @@ constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kMostEvictedFor = 4096;
 constexpr unsigned kMostAttempts = 8;
 constexpr std::chrono::milliseconds kMostWaited{500};  // for readers
-constexpr std::uint64_t kWorthANudge = 64;             // puts, and pages
+// Batches of so many pages that make entries go and begin no longer than this after the one before are a
+// stream.
+constexpr std::chrono::seconds kStream{2};
+constexpr std::uint64_t kStreamPages = 1024;
+constexpr std::uint64_t kWorthANudge = 64;  // puts, and pages
 // Runs that may have begun since the newest in the store; an id further ahead is damage.
 constexpr std::uint64_t kMostAhead = std::uint64_t{1} << 16;
 // Pages of the main database and of the free list's tree that a commit may copy.
 constexpr std::uint64_t kMainAndFreeList = 6;
 // LMDB saves free pages in records of one page with this many numbers at most.
 constexpr std::uint64_t kFreePerRecord = 500;
+// Single pages that LMDB may take out of a run that was given back before it saves the free list.
+constexpr std::uint64_t kBesideRun = kMainAndFreeList + 4;
 
 // When the runs began that are recorded, in order.
 std::vector<std::uint64_t> run_starts(const lmdb::ReadTransaction& transaction) {
@@ -76,9 +81,9 @@ void Writer::Need::add(const Item& item, const Room& room) {
   node_bytes += 10 + key + (pages > 0 ? 8 : size);
 }
 
-std::uint64_t Writer::Need::pages(const Room& room) const {
-  const std::uint64_t tree = room.tree_pages(count, node_bytes);
-  return value_pages + tree + room.free_list_pages(tree);
+std::uint64_t Writer::Need::pages(const Room& room, std::uint64_t removed, std::uint64_t freed) const {
+  const std::uint64_t tree = room.tree_pages(count + removed, node_bytes);
+  return value_pages + tree + room.free_list_pages(tree + freed);
 }
 
 Writer::Room Writer::measure(std::uint64_t max_bytes) const {
@@ -95,19 +100,11 @@ Writer::Room Writer::measure(std::uint64_t max_bytes) const {
   room.records = snapshot.stat(Table::kRecords);
   room.meta = snapshot.stat(Table::kMeta);
   room.slots = read_store_row(snapshot).slot_count;
-  std::vector<std::uint64_t> pages;
   for (const lmdb::FreedPages& freed : snapshot.free_list()) {
-    if (freed.txnid >= oldest) {
-      room.held += freed.count;
-    } else if (freed.txnid < snapshot.id()) {
-      room.reusable += freed.count;
-      if (room.growth() <= 2 * room.cushion())
-        pages.insert(pages.end(), freed.pages.begin(), freed.pages.end());
-    } else {
-      room.recent += freed.count;
-    }
+    (freed.txnid >= oldest         ? room.held
+     : freed.txnid < snapshot.id() ? room.reusable
+                                   : room.recent) += freed.count;
   }
-  room.find_tail(std::move(pages));
   return room;
 }
 
@@ -140,18 +137,47 @@ bool Writer::disk_has(const Commit& commit, const Room& room, std::uint64_t chan
   return disk_has(end + room.lead(), room.limit);
 }
 
-void Writer::Room::find_tail(std::vector<std::uint64_t> pages) {
-  std::sort(pages.begin(), pages.end(), std::greater<>());
-  const std::uint64_t enough = std::max<std::uint64_t>(cushion() / 2, 2);
-  for (std::size_t i = 0; i < pages.size() && tail_length < enough;) {
-    std::size_t end = i + 1;
-    while (end < pages.size() && pages[end] == pages[end - 1] - 1) ++end;
-    if (end - i > tail_length) {
-      tail_length = end - i;
-      tail_start = pages[end - 1];
-    }
-    i = end;
+Writer::Need Writer::need_of(const Candidates& items, std::size_t at, std::size_t count, const Room& room) {
+  Need need;
+  for (std::size_t i = at; i < at + count; ++i) need.add(*items[i].item, room);
+  return need;
+}
+
+std::uint64_t Writer::pages_of(std::span<const Victim> victims, const Room& room) {
+  std::uint64_t pages = 0;
+  for (const Victim& victim : victims) pages += victim.pages(room.page_bytes);
+  return pages;
+}
+
+// Pages that the next transaction may reuse and that lie side by side, at most.
+std::uint64_t Writer::longest_run() const {
+  const std::uint64_t oldest = environment_->oldest_reader().value_or(kNever);
+  const lmdb::ReadTransaction snapshot(*environment_);
+  std::vector<std::uint64_t> pages;
+  for (const lmdb::FreedPages& freed : snapshot.free_list()) {
+    if (freed.txnid < oldest && freed.txnid < snapshot.id())
+      pages.insert(pages.end(), freed.pages.begin(), freed.pages.end());
   }
+  std::sort(pages.begin(), pages.end());
+  std::uint64_t longest = 0;
+  std::uint64_t length = 0;
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    length = i > 0 && pages[i] == pages[i - 1] + 1 ? length + 1 : 1;
+    longest = std::max(longest, length);
+  }
+  return longest;
+}
+
+// A transaction that may free so many pages. The longest run of free pages is kept for their numbers if it
+// has room for them: much of it, so that nothing else breaks it up.
+std::unique_ptr<Commit> Writer::begin_commit(const Room& room, std::uint64_t freed) {
+  const std::uint64_t side_by_side = freed / kFreePerRecord + 1;
+  const std::uint64_t run = side_by_side > 1 ? longest_run() : 0;
+  auto commit = std::make_unique<Commit>(*environment_, names_);
+  const std::uint64_t least = side_by_side + kBesideRun;
+  if (run < least || commit->keep_run(std::min(run, std::max(least, room.cushion())))) return commit;
+  commit.reset();  // before the next one begins
+  return std::make_unique<Commit>(*environment_, names_);
 }
 
 std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size_t at, std::size_t most) {
@@ -176,21 +202,21 @@ bool Writer::may_commit(const Commit& commit, const Room& room, std::uint64_t ch
   const std::uint64_t end = std::max(commit.end_page(), room.used);
   if (end > std::max(room.limit_for_values(), room.used)) return false;
   const std::uint64_t growth = minus(room.limit - room.cushion(), end);
-  const std::uint64_t reusable =
-      commit.extended_for_one_page() ? 0 : minus(room.reusable, commit.reused_pages());
   const std::uint64_t tree = room.tree_pages(changes, node_bytes);
+  const std::uint64_t side_by_side = (tree + commit.freed_pages()) / kFreePerRecord + 1;
+  const std::uint64_t reusable =
+      commit.extended_for_one_page()
+          ? 0
+          : minus(room.reusable, commit.reused_pages() + minus(commit.kept_run(), side_by_side));
   const std::uint64_t free_list = room.free_list_pages(tree + commit.freed_pages());
   const std::uint64_t pages = tree + free_list;
   const bool end_is_known = finished && room.held == 0 && !commit.erased();
   const bool within = end_is_known && kMainAndFreeList + free_list <= growth;
   if (!within && pages > growth + reusable) return false;
-  // The numbers of the freed pages have to lie side by side: at the end of the file, or where no value of
-  // this transaction was put and no other page has to be.
-  const std::uint64_t side_by_side = (tree + commit.freed_pages()) / kFreePerRecord + 1;
+  // The numbers of the freed pages have to lie side by side: at the end of the file, or in pages that are
+  // kept.
   if (side_by_side == 1 || side_by_side <= growth) return true;
-  return growth > 0 && side_by_side <= std::min(room.tail_length, room.cushion()) &&
-         commit.end_of_reused() <= room.tail_start &&
-         pages + room.tail_length <= growth + reusable + side_by_side;
+  return side_by_side + kBesideRun <= commit.kept_run() && end + side_by_side <= room.limit;
 }
 
 // ---- What is committed beside entries ----
@@ -329,13 +355,12 @@ class Writer::Extras {
 // ---- Writing ----
 
 Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
-               Warn warn, Withhold withhold)
+               Warn warn)
     : environment_(&environment),
       access_(&access),
       root_(std::move(root)),
       lock_(root_ / "write.lock"),
-      warn_(std::move(warn)),
-      withhold_(std::move(withhold)) {
+      warn_(std::move(warn)) {
   // The process that put data.mdb there may have been killed before its name was durable.
   files::sync_directory(root_);
 }
@@ -368,12 +393,18 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     on_done(keys);
   };
 
-  wait_until_ = std::chrono::steady_clock::now() + kMostWaited;
+  const auto now = std::chrono::steady_clock::now();
+  const bool streams = now - evicted_at_ <= kStream;
+  if (!streams) last_pages_ = {};
+  evicted_pages_ = 0;
+  wait_until_ = now + kMostWaited;
   if (!std::exchange(waited_, false)) ahead_ -= ahead_ / 64;
+  slack_ -= slack_ / 64;
   Extras extras(batch, notes_, *access_, max_bytes, fold);
   disk_full_ = false;
   Room room = measure(max_bytes);
-  if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent) {
+  if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent &&
+      room.beyond(room.limit_for_values()) > 0) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
     // that the file grows less: with batches of 4,000 puts from 1.61 of the payload to 1.56, with 1,000
     // to 1.54.
@@ -382,7 +413,9 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   }
   std::size_t most = items.size();
   unsigned attempt = 0;
-  bool weighed = false;
+  // Where room is made ahead, those that may not make any go must not take it either.
+  bool weighed = last_pages_[0] > 0;
+  if (weighed) weigh(items, 0);
   bool room_made = false;  // or tried to
   const auto makes_room = [&](std::size_t at) {
     const std::size_t made = make_room(items, at, attempt, room);
@@ -406,10 +439,15 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     const auto first = items.begin() + static_cast<std::ptrdiff_t>(at);
     std::sort(first, first + static_cast<std::ptrdiff_t>(count), by_key);
     const bool was_full = disk_full_;
-    const std::size_t written = count > 0 ? put_group(items, at, count, room, &extras) : 0;
+    const std::size_t written = count > 0 ? put_with_more(items, at, count, room, extras) : 0;
     if (disk_full_ != was_full) {
       room = measure(max_bytes);
       continue;
+    }
+    if (written < count && std::exchange(scattered_, false)) {
+      // Enough pages are free, but not side by side.
+      const std::uint64_t rest = need_of(items, at + written, count - written, room).value_pages;
+      slack_ = std::min(slack_ + rest, room.limit / 16);
     }
     bool changed = true;  // what room says
     if (written == count && count > 0) {
@@ -424,6 +462,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     } else {
       changed = decline(items[at], room);
       done(at, 1);
+      if (new_file_) throw Replaced{};
       ++at;
     }
     if (changed) room = measure(max_bytes);
@@ -432,6 +471,14 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     room_made = false;
   }
 
+  if (evicted_pages_ > 0) evicted_at_ = std::chrono::steady_clock::now();
+  if (!items.empty() && streams) {
+    // Where some may not make others go, see weigh(), the next batch may not either.
+    const bool all_may = std::all_of(items.begin(), items.end(),
+                                     [](const Candidate& item) { return item.older_than == kNever; });
+    const std::uint64_t pages = need_of(items, 0, items.size(), room).value_pages;
+    last_pages_ = {all_may && pages >= kStreamPages ? pages : 0, last_pages_[0]};
+  }
   for (const bool with_files : {true, false}) {
     if (!extras.wanted()) return;
     Commit commit(*environment_, names_);
@@ -447,41 +494,104 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   }
 }
 
-// Writes `count` puts in one transaction and commits it; returns `count`. If the commit could pass the limit
-// it is aborted, and the number of puts returned that were still within.
+// As put_group(), with as much else in the same commit as there is room for.
+std::size_t Writer::put_with_more(const Candidates& items, std::size_t at, std::size_t count,
+                                  const Room& room, Extras& extras) {
+  const Need need = need_of(items, at, count, room);
+  Along along;
+  along.victims = victims_ahead(items, at + count, need, room);
+  const std::uint64_t tree =
+      room.tree_pages(need.count + along.victims.size() + extras.changes(room), need.node_bytes);
+  if (at + count == items.size() && extras.wanted() &&
+      need.value_pages + tree + room.free_list_pages(tree) + room.reserve() <= room.available()) {
+    along.extras = &extras;
+  }
+  const bool was_full = disk_full_;
+  std::size_t written = put_group(items, at, count, room, along);
+  if (written == count) {
+    evicted_pages_ += pages_of(along.victims, room);
+    return written;
+  }
+  victims_.put_back(along.victims);
+  if (disk_full_ == was_full && (along.extras != nullptr || !along.victims.empty()))
+    written = put_group(items, at, count, room, {});
+  return written;
+}
+
+// Writes `count` puts in one transaction and commits it, and what goes `along`; returns `count`. If the
+// commit could pass the limit it is aborted, and the number of puts returned that were still within.
 std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
-                              Extras* extras) {
-  Commit commit(*environment_, names_);
+                              const Along& along) {
+  const Need all = need_of(items, at, count, room);
+  const std::uint64_t changes =
+      count + along.victims.size() + (along.extras != nullptr ? along.extras->changes(room) : 0);
+  Need replaced;
+  for (std::size_t i = at; i < at + count; ++i) {
+    if (!items[i].put().is_new) replaced.add(*items[i].item, room);
+  }
+  const std::uint64_t freed = replaced.value_pages + pages_of(along.victims, room);
+  const std::unique_ptr<Commit> begun = begin_commit(room, room.tree_pages(changes, all.node_bytes) + freed);
+  Commit& commit = *begun;
   std::vector<std::pair<std::uint32_t, std::uint64_t>> stamps;
   Need need;
   for (std::size_t i = 0; i < count; ++i) {
     const Item& item = *items[at + i].item;
     need.add(item, room);
     stamps.emplace_back(commit.put(item.first, item.second), item.second.stamp);
-    if (!may_commit(commit, room, need.count, need.node_bytes)) return i;
+    if (may_commit(commit, room, need.count, need.node_bytes)) continue;
+    scattered_ = scattered_ || commit.end_page() > std::max(room.limit_for_values(), room.used);
+    return i;
   }
+  Run& run = items[at].run();
+  const Erased erased =
+      erase(commit, along.victims, kNever, {rows::Fate::kEvicted, run.run_id(), history_ring(room.bytes())});
   for (std::size_t i = 0; i < count; ++i) ++items[at + i].run().puts;
-  // With room to spare the rest goes along, and saves a commit.
-  const std::uint64_t extra_changes = extras->changes(room);
-  const bool with_extras =
-      at + count == items.size() && extras->wanted() &&
-      2 * (need.pages(room) + room.tree_pages(extra_changes, 0)) + room.reserve() < room.growth();
-  if (with_extras) extras->apply(commit, true);
+  run.evicted += erased.report.removed;
+  if (along.extras != nullptr) along.extras->apply(commit, true);
   commit.finish();
-  if (!may_commit(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes, true)) {
+  const bool within = may_commit(commit, room, changes, need.node_bytes, true);
+  if (!within || (!disk_full_ && !disk_has(commit, room, changes, need.node_bytes))) {
     for (std::size_t i = 0; i < count; ++i) --items[at + i].run().puts;
-    return count / 2;
-  }
-  if (!disk_full_ &&
-      !disk_has(commit, room, need.count + (with_extras ? extra_changes : 0), need.node_bytes)) {
-    for (std::size_t i = 0; i < count; ++i) --items[at + i].run().puts;
-    return 0;
+    run.evicted -= erased.report.removed;
+    return within ? 0 : count / 2;
   }
   access_->grow(commit.store().slot_count);
   commit.commit();
-  if (with_extras) extras->committed();
+  if (along.extras != nullptr) along.extras->committed();
+  for (const std::uint32_t slot : erased.slots) access_->assign(slot, 0);
   for (const auto& [slot, stamp] : stamps) access_->assign(slot, stamp);
   return count;
+}
+
+// What the puts after items[end - 1] will lack goes along with those before, which take `now`. Its pages can
+// be taken two commits later, so a stream of puts at the cap needs no commits for removing, and a leaf where
+// one entry goes and another comes is copied once.
+std::vector<Victim> Writer::victims_ahead(const Candidates& items, std::size_t end, const Need& now,
+                                          const Room& room) {
+  if (disk_full_) return {};
+  const std::uint64_t most = room.limit / 8;
+  Need later;
+  std::uint64_t older_than = kNever;
+  for (std::size_t i = end; i < items.size() && later.value_pages < most; ++i) {
+    later.add(*items[i].item, room);
+    older_than = std::min({older_than, items[i].older_than, items[i].put().stamp});
+  }
+  // Two more batches like the last two, where they come one after the other.
+  const std::uint64_t coming = std::min(later.value_pages + last_pages_[0] + last_pages_[1], most);
+  if (coming == 0) return {};
+  const std::uint64_t changes = 2 * std::max(later.count, now.count);
+  const std::uint64_t kept = room.reserve() + slack_ + room.tree_pages(changes, now.node_bytes);
+  const std::uint64_t left = minus(room.available(), now.pages(room));
+  const std::uint64_t wanted = minus(coming + kept + ahead(room), left + room.recent + room.held);
+  if (wanted == 0) return {};
+  const std::uint64_t protected_from = access_->runs().oldest_start().value_or(kNever);
+  std::vector<Victim> victims =
+      victims_.take(*environment_, *access_, {protected_from, older_than}, std::min(wanted, most / 2));
+  // Removing copies pages, too.
+  if (now.pages(room, victims.size(), pages_of(victims, room)) + room.reserve() <= room.available())
+    return victims;
+  victims_.put_back(victims);
+  return {};
 }
 
 // Makes pages reusable for the puts from `at` on: oldest last access first, no more than they need, and
@@ -502,12 +612,17 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     if (victims.empty()) return 0;
   }
   std::size_t count = 0;
+  std::uint64_t pages = 0;
   for (std::uint64_t most = kMostEvictedFor;;) {
     const Group group = group_of(items, at, most, room);
     count = group.need.count;
     // Where that was in vain, there are pages enough but not side by side, and then none of them counts: they
     // are what changes of the tree leave behind, one here, one there. What is evicted lies as it was put.
-    const std::uint64_t by_number = minus(group.need.pages(room) + room.reserve(), room.available());
+    const bool more_come = last_pages_[0] > 0 || at + count < items.size();
+    const std::uint64_t need =
+        more_come ? slack_ + group.need.pages(room, count, group.need.value_pages + kFreePerRecord)
+                  : group.need.pages(room);
+    const std::uint64_t by_number = minus(need + room.reserve(), room.available());
     std::uint64_t wanted =
         attempt == 0
             ? std::max<std::uint64_t>(by_number, 1)
@@ -525,9 +640,7 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
       return count;
     }
     victims = victims_.take(*environment_, *access_, {protected_from, group.older_than}, wanted);
-    const std::uint64_t pages = std::accumulate(
-        victims.begin(), victims.end(), std::uint64_t{0},
-        [&](std::uint64_t sum, const Victim& victim) { return sum + victim.pages(room.page_bytes); });
+    pages = pages_of(victims, room);
     if (!victims.empty() && pages >= std::max<std::uint64_t>(lacking, 1)) break;
     victims_.put_back(victims);
     // A smaller group may be newer as a whole.
@@ -539,10 +652,10 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     most = count / 2;
   }
   PruneReport report;
-  remove_within(victims, kNever, room.limit * room.page_bytes,
-                {rows::Fate::kEvicted, items[at].run().run_id()}, report);
+  remove_within(victims, kNever, room.bytes(), {rows::Fate::kEvicted, items[at].run().run_id()}, report);
   items[at].run().evicted += report.removed;
-  nudge(measure(room.limit * room.page_bytes));
+  evicted_pages_ += report.removed > 0 ? pages : 0;
+  nudge(measure(room.bytes()));
   return report.removed > 0 ? count : 0;
 }
 
@@ -562,7 +675,7 @@ bool Writer::wait_for_readers(const Need& need, const Room& room) {
     const auto now = environment_->oldest_reader();
     if (now == oldest) continue;
     oldest = now;
-    const Room later = measure(room.limit * room.page_bytes);
+    const Room later = measure(room.bytes());
     if (need.pages(later) + later.reserve() <= later.available()) return true;
   }
   stuck_reader_ = oldest;
@@ -614,9 +727,8 @@ void Writer::weigh(Candidates& items, std::size_t at) {
 // Why there is no room for `item`, and what helps.
 std::string Writer::why_declined(const Candidate& item, const Room& room) const {
   const std::string& key = item.key().canonical();
-  const std::uint64_t bytes = room.limit * room.page_bytes;
-  const std::string budget = disk_full_ ? fmt::format("{} bytes that the full disk has for it", bytes)
-                                        : fmt::format("budget of {} bytes", bytes);
+  const std::string budget = disk_full_ ? fmt::format("{} bytes that the full disk has for it", room.bytes())
+                                        : fmt::format("budget of {} bytes", room.bytes());
   const char* const advice = disk_full_ ? "free some space" : "raise max_bytes";
   Need need;
   need.add(*item.item, room);
@@ -639,26 +751,36 @@ std::string Writer::why_declined(const Candidate& item, const Room& room) const 
 }
 
 bool Writer::decline(const Candidate& item, const Room& room) {
+  // It was to be replaced: it must not be served any more.
+  const bool removed = remove_stored(item.key(), room);
   Run& run = item.run();
   ++run.declined;
   if (!run.told_declined.exchange(true)) warn_(why_declined(item, room));
   const std::uint64_t now = access_->next_stamp();
   notes_.push_back({record::hash_key(item.key().canonical()), now, now,
                     static_cast<std::uint32_t>(run.run_id()), rows::Fate::kDeclined});
-  // What is stored under this key was to be replaced: it must not be served any more.
+  return removed;
+}
+
+bool Writer::remove_stored(const CacheKey& key, const Room& room) {
   if (!lmdb::ReadTransaction(*environment_)
-           .get(Table::kRecords, record::PaddedKey(item.key().canonical()).bytes())) {
+           .get(Table::kRecords, record::PaddedKey(key.canonical()).bytes())) {
     return false;
   }
-  Commit commit(*environment_, names_);
-  const std::uint64_t generation = commit.erase(item.key());
-  if (generation == 0) return false;
-  commit.finish();
-  if (!may_commit(commit, room, 1, 0)) {
-    withhold_(item.key(), generation);
-    return false;
+  Victim stored;
+  {
+    Commit commit(*environment_, names_);
+    stored.slot = commit.erase(key);
+    if (stored.slot == rows::kNoSlot) return false;
+    commit.finish();
+    if (may_commit(commit, room, 1, 0)) {
+      commit.commit();
+      access_->assign(stored.slot, 0);
+      return true;
+    }
   }
-  commit.commit();
+  PruneReport report;
+  remove_by_rewriting({&stored, 1}, kNever, rows::Fate::kDeclined, report);
   return true;
 }
 
@@ -669,6 +791,21 @@ void Writer::nudge(const Room& room) {
 }
 
 // ---- Removing ----
+
+// Those that nobody used since `before`.
+Writer::Erased Writer::erase(Commit& commit, std::span<const Victim> victims, std::uint64_t before,
+                             const Removal& why) const {
+  Erased erased;
+  for (const Victim& victim : victims) {
+    if (access_->stamp(victim.slot) >= before) continue;
+    const std::uint64_t bytes = commit.erase(victim.slot, victim.generation, why, victim.stamp);
+    if (bytes == 0) continue;
+    ++erased.report.removed;
+    erased.report.bytes += bytes;
+    erased.slots.push_back(victim.slot);
+  }
+  return erased;
+}
 
 std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t before,
                                   std::uint64_t max_bytes, const Removal& why, PruneReport& report) {
@@ -691,17 +828,10 @@ std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t
       nudge(measure(max_bytes));
       continue;
     }
-    Commit commit(*environment_, names_);
-    PruneReport found;
-    std::vector<std::uint32_t> freed;
-    for (const Victim& victim : victims.subspan(at, count)) {
-      if (access_->stamp(victim.slot) >= before) continue;  // used since
-      const std::uint64_t bytes = commit.erase(victim.slot, victim.generation, noted, victim.stamp);
-      if (bytes == 0) continue;
-      ++found.removed;
-      found.bytes += bytes;
-      freed.push_back(victim.slot);
-    }
+    const std::span<const Victim> now = victims.subspan(at, count);
+    const auto begun = begin_commit(room, room.tree_pages(count, 0) + pages_of(now, room));
+    Commit& commit = *begun;
+    const Erased erased = erase(commit, now, before, noted);
     commit.finish();
     if (!may_commit(commit, room, count, 0)) {
       if (count == 1) return at;
@@ -709,11 +839,11 @@ std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t
       continue;
     }
     if (!disk_full_ && !disk_has(commit, room, count, 0)) continue;  // with as many as there is room for
-    if (found.removed > 0) commit.commit();
+    if (erased.report.removed > 0) commit.commit();
     nudged = false;
-    for (const std::uint32_t slot : freed) access_->assign(slot, 0);
-    report.removed += found.removed;
-    report.bytes += found.bytes;
+    for (const std::uint32_t slot : erased.slots) access_->assign(slot, 0);
+    report.removed += erased.report.removed;
+    report.bytes += erased.report.bytes;
     at += count;
   }
   return at;
@@ -728,7 +858,7 @@ std::size_t Writer::remove(std::span<const Victim> victims, std::uint64_t before
   const std::size_t done =
       remove_within(victims.first(wanted), before, budget(limits), {rows::Fate::kPruned, 0}, report);
   if (done == wanted) return wanted;
-  remove_by_rewriting(victims.subspan(done), before, report);
+  remove_by_rewriting(victims.subspan(done), before, rows::Fate::kPruned, report);
   return victims.size();
 }
 

@@ -17,6 +17,7 @@
 // and throws Error(kBusy) when it cannot have it in time.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -64,16 +65,15 @@ struct Replaced {};
 class Writer {
  public:
   using Warn = std::function<void(std::string_view)>;
-  // Is told of a record that must not be served any more, and that no page was left to remove.
-  using Withhold = std::function<void(const CacheKey& key, std::uint64_t generation)>;
   using Keys = std::vector<const CacheKey*>;
 
   Writer(const lmdb::Environment& environment, shm::AccessTable& access, std::filesystem::path root,
-         Warn warn, Withhold withhold);
+         Warn warn);
 
   // Commits `batch`, the figures of all runs where they changed, and access times if `fold`. Each group of
-  // puts that is done with, committed or declined, is told to `on_done`; after an Error those told are not to
-  // be tried again.
+  // puts that is done with, committed or declined, is told to `on_done`; after an Error or Replaced those
+  // told are not to be tried again. May itself put a new file in place, and then throws Replaced: when an
+  // entry has to go and no page is left to remove it with.
   void write(const Batch& batch, const WriteLimits& limits, bool fold,
              const std::function<void(const Keys&)>& on_done);
 
@@ -128,23 +128,19 @@ class Writer {
     std::uint64_t reusable = 0;  // on the free list, and free for the next transaction
     std::uint64_t recent = 0;    // on the free list; two commits from now reusable
     std::uint64_t held = 0;      // on the free list, but a reader's snapshot has them
-    // Free pages that lie side by side, nearer to the end of the file than any others: what LMDB takes last.
-    std::uint64_t tail_start = 0;
-    std::uint64_t tail_length = 0;
     std::uint64_t slots = 0;
     lmdb::TableStat records;
     lmdb::TableStat meta;
 
     // LMDB saves the numbers of all pages that a transaction frees in one value, which has to lie side by
-    // side. Two such cushions are kept at the end of the file: one to grow into, and one for the single time
-    // that free pages turn out not to lie as they did when they were counted; after that no value of several
-    // pages is made any more.
+    // side. Two such cushions are kept at the end of the file: one to grow into, and one for when such a
+    // value does not find the run that was kept for it.
     [[nodiscard]] std::uint64_t cushion() const { return std::min<std::uint64_t>(limit / 256, 256); }
     [[nodiscard]] std::uint64_t growth() const { return beyond(limit - cushion()); }
     [[nodiscard]] std::uint64_t limit_for_values() const { return limit - 2 * cushion(); }
     [[nodiscard]] std::uint64_t available() const { return beyond(limit_for_values()) + reusable; }
     [[nodiscard]] std::uint64_t beyond(std::uint64_t end) const { return end > used ? end - used : 0; }
-    void find_tail(std::vector<std::uint64_t> pages);
+    [[nodiscard]] std::uint64_t bytes() const { return limit * page_bytes; }
     // Never given to puts, so that entries can always be removed.
     [[nodiscard]] std::uint64_t reserve() const;
     // Pages beyond the end of the file that the disk shall have blocks for: the reserve and the cushions of a
@@ -161,7 +157,9 @@ class Writer {
     std::uint64_t value_pages = 0;
     std::uint64_t node_bytes = 0;
     void add(const Item& item, const Room& room);
-    [[nodiscard]] std::uint64_t pages(const Room& room) const;
+    // With so many entries of so many pages removed in the same transaction.
+    [[nodiscard]] std::uint64_t pages(const Room& room, std::uint64_t removed = 0,
+                                      std::uint64_t freed = 0) const;
   };
   // Puts for which room is made at once.
   struct Group {
@@ -169,14 +167,34 @@ class Writer {
     std::uint64_t older_than = ~std::uint64_t{0};  // of all of them
   };
   class Extras;
+  // What goes into a commit of puts beside them.
+  struct Along {
+    std::vector<Victim> victims;
+    Extras* extras = nullptr;
+  };
+  struct Erased {
+    PruneReport report;
+    std::vector<std::uint32_t> slots;
+  };
 
   [[nodiscard]] Room measure(std::uint64_t max_bytes) const;
   [[nodiscard]] static std::size_t fitting(const Room& room, const Candidates& items, std::size_t at,
                                            std::size_t most);
   [[nodiscard]] static bool may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
                                        std::uint64_t node_bytes, bool finished = false);
+  [[nodiscard]] static Need need_of(const Candidates& items, std::size_t at, std::size_t count,
+                                    const Room& room);
+  [[nodiscard]] static std::uint64_t pages_of(std::span<const Victim> victims, const Room& room);
+  [[nodiscard]] std::uint64_t longest_run() const;
+  [[nodiscard]] std::unique_ptr<Commit> begin_commit(const Room& room, std::uint64_t freed);
+  std::size_t put_with_more(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
+                            Extras& extras);
   std::size_t put_group(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
-                        Extras* extras);
+                        const Along& along);
+  std::vector<Victim> victims_ahead(const Candidates& items, std::size_t end, const Need& now,
+                                    const Room& room);
+  Erased erase(Commit& commit, std::span<const Victim> victims, std::uint64_t before,
+               const Removal& why) const;
   [[nodiscard]] static Group group_of(const Candidates& items, std::size_t at, std::uint64_t most,
                                       const Room& room);
   [[nodiscard]] std::uint64_t ahead(const Room& room) const;
@@ -185,6 +203,9 @@ class Writer {
   [[nodiscard]] std::string why_declined(const Candidate& item, const Room& room) const;
   // Returns whether that took a commit.
   bool decline(const Candidate& item, const Room& room);
+  // Removes what is stored under the key, if there is anything, and returns whether there was. By a new file
+  // if no page is left for another way: then new_file() is there, and this writer is of no use any more.
+  bool remove_stored(const CacheKey& key, const Room& room);
   // Lowers `older_than` of puts of keys that were here before, from `at` on, and brings those that may make
   // the most go to the front. See "who stays" in DESIGN.md.
   void weigh(Candidates& items, std::size_t at);
@@ -196,7 +217,8 @@ class Writer {
   // With the write lock held: throws Replaced, or makes ready.
   void begin() const;
   [[nodiscard]] std::uint64_t budget(const WriteLimits& limits) const;
-  void remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report);
+  void remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, rows::Fate fate,
+                           PruneReport& report);
   // Puts a new file in place, and tells all who have the old one open.
   void install(files::NewFile& file, const Rewritten& made);
   // Whether the disk has blocks for the file's pages before `end`. When it has not, it is taken as full until
@@ -214,7 +236,6 @@ class Writer {
   std::optional<FileId> new_file_;
   WriteLock lock_;
   Warn warn_;
-  Withhold withhold_;
   TokenizerNames names_;
   VictimQueue victims_;
   History history_;
@@ -226,6 +247,15 @@ class Writer {
   bool waited_in_vain_ = false;
   std::chrono::steady_clock::time_point wait_until_{};
   std::optional<std::uint64_t> stuck_reader_;
+  // Of a stream of batches that make entries go: when the last one did, and pages of values that the last two
+  // put. And pages that this batch has made free.
+  std::chrono::steady_clock::time_point evicted_at_{};
+  std::array<std::uint64_t, 2> last_pages_{};
+  std::uint64_t evicted_pages_ = 0;
+  // Pages that are kept free beyond what is needed, because values that need some side by side did not find
+  // them.
+  std::uint64_t slack_ = 0;
+  bool scattered_ = false;               // a group of puts failed by that
   std::vector<rows::HistoryRow> notes_;  // of declined puts, to be committed
   // Pages that have blocks on the disk, as far as is known, and whether it had no more.
   mutable std::uint64_t allocated_ = 0;

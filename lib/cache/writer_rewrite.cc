@@ -74,9 +74,10 @@ Recovery Writer::repair(const WriteLimits& limits) {
   return recovery;
 }
 
-void Writer::remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, PruneReport& report) {
+void Writer::remove_by_rewriting(std::span<const Victim> victims, std::uint64_t before, rows::Fate fate,
+                                 PruneReport& report) {
   Rewrite how;
-  how.fate = rows::Fate::kPruned;
+  how.fate = fate;
   for (const Victim& victim : victims) {
     if (access_->stamp(victim.slot) >= before) continue;  // used since
     if (victim.slot >= how.leave_out.size()) how.leave_out.resize(victim.slot + std::size_t{1});

@@ -3,8 +3,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <lmdb.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "lmdb/page_layout.h"
+#include "os/clock.h"
 
 namespace tokcask::lmdb {
 
@@ -87,13 +88,27 @@ MDB_val value_of(Bytes bytes) {
 }
 Bytes bytes_of(const MDB_val& value) { return {static_cast<const std::byte*>(value.mv_data), value.mv_size}; }
 
-std::optional<Bytes> get_value(MDB_txn* txn, unsigned dbi, Bytes key, const std::filesystem::path& path) {
+std::optional<Bytes> get_value(const Environment& environment, MDB_txn* txn, unsigned dbi, Bytes key,
+                               const std::filesystem::path& path) {
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_get(txn, dbi, &k, &v);
+  environment.require_read();
   if (code == MDB_NOTFOUND) return std::nullopt;
   check(code, "read", path);
   return bytes_of(v);
+}
+
+// How a leaf page without nodes begins. LMDB looks at the first node of a page without counting, so there are
+// zeros where its offset would be: then it is an empty key in the header.
+Bytes empty_leaf(std::size_t page_bytes) {
+  struct Leaf {
+    layout::PageHeader header;
+    std::uint64_t no_nodes;
+  };
+  static const Leaf leaf{
+      {0, 0, layout::kLeafPage, sizeof(layout::PageHeader), static_cast<std::uint16_t>(page_bytes)}, 0};
+  return std::as_bytes(std::span(&leaf, 1));
 }
 
 std::size_t index(Table table) { return static_cast<std::size_t>(table); }
@@ -144,23 +159,42 @@ Environment::Environment(const std::filesystem::path& directory, Mode mode, std:
 
 void Environment::open_tables(Mode mode) {
   const bool create = mode == Mode::kCreate;
-  MDB_txn* txn = nullptr;
-  check(mdb_txn_begin(env_, nullptr, create ? 0 : MDB_RDONLY, &txn), "begin a transaction", path_);
+  MDB_txn* begun = nullptr;
+  check(mdb_txn_begin(env_, nullptr, create ? 0 : MDB_RDONLY, &begun), "begin a transaction", path_);
+  std::unique_ptr<MDB_txn, decltype(&mdb_txn_abort)> txn(begun, &mdb_txn_abort);
   for (std::size_t i = 0; i < kTableCount; ++i) {
-    const int code = mdb_dbi_open(txn, kTableNames[i], create ? MDB_CREATE : 0U, &tables_[i]);
-    if (code != MDB_SUCCESS) {
-      mdb_txn_abort(txn);
-      throw error_of(code, "open its tables", path_);
-    }
+    check(mdb_dbi_open(txn.get(), kTableNames[i], create ? MDB_CREATE : 0U, &tables_[i]), "open its tables",
+          path_);
   }
-  // Also a read-only one is committed, because abort would close the handles again.
-  check(mdb_txn_commit(txn), "open its tables", path_);
   MDB_stat stat;
   check(mdb_env_stat(env_, &stat), "read the page size", path_);
   page_bytes_ = stat.ms_psize;
+  if (!create) find_map(txn.get());
+  // Also a read-only one is committed, because abort would close the handles again.
+  check(mdb_txn_commit(txn.release()), "open its tables", path_);
+}
+
+// Finds the map, and guards it. LMDB does not tell where it is; but a value of a read transaction lies in a
+// page that says by its header where in the file it is, and the map is aligned to the system's pages.
+void Environment::find_map(MDB_txn* txn) {
+  constexpr MDB_dbi kMain = 1;  // has the tables' names
+  MDB_cursor* opened = nullptr;
+  check(mdb_cursor_open(txn, kMain, &opened), "read", path_);
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
+  MDB_val key;
+  MDB_val value;
+  check(mdb_cursor_get(opened, &key, &value, MDB_FIRST), "read", path_);
+  if (page_bytes_ > static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) return;
+  const auto* const at = static_cast<const std::byte*>(key.mv_data);
+  const auto* const page = at - reinterpret_cast<std::uintptr_t>(at) % page_bytes_;
+  map_ = page - layout::load<layout::PageHeader>(page).number * page_bytes_;
+  MDB_envinfo info;
+  mdb_env_info(env_, &info);
+  guard_ = os::FaultGuard(map_, info.me_mapsize, PROT_READ, empty_leaf(page_bytes_), std::byte{0xff});
 }
 
 Environment::~Environment() {
+  guard_ = os::FaultGuard();
   if (env_ != nullptr) mdb_env_close(env_);
 }
 
@@ -198,10 +232,9 @@ void Environment::sync() const {
 }
 
 void Environment::require_whole() const {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  const std::int64_t tick = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-  if (looked_ns_.load(std::memory_order_relaxed) == tick &&
+  const std::int64_t tick = os::coarse_now_ns();
+  const bool hit = guard_.hit();
+  if (!hit && looked_ns_.load(std::memory_order_relaxed) == tick &&
       looked_txnid_.load(std::memory_order_relaxed) == last_txnid()) {
     return;
   }
@@ -209,11 +242,12 @@ void Environment::require_whole() const {
   const std::uint64_t longest = longest_.load(std::memory_order_acquire);
   const std::uint64_t bytes = file_bytes();
   if (bytes < longest) cut_.store(true, std::memory_order_relaxed);
-  if (cut_.load(std::memory_order_relaxed)) {
+  if (hit || cut_.load(std::memory_order_relaxed)) {
     throw Error(
         Errc::kDamaged,
-        fmt::format("{}: was cut off while it was open: it had {} bytes; close it and open it again for "
-                    "writing: that saves what is left",
+        fmt::format("{}: was cut off while it was open, or its disk fails: it had {} bytes; close it and "
+                    "open it again for writing: that saves what is left. Views of it that are still held "
+                    "may have ids of -1 now",
                     path_.string(), longest));
   }
   for (std::uint64_t known = longest; bytes > known;) {
@@ -221,14 +255,6 @@ void Environment::require_whole() const {
   }
   looked_txnid_.store(last_txnid(), std::memory_order_relaxed);
   looked_ns_.store(tick, std::memory_order_relaxed);
-}
-
-std::optional<std::uint64_t> Environment::file_offset(Bytes value) const noexcept {
-  // The map is aligned to the system's pages, and so are the file's pages in it unless they are larger.
-  if (page_bytes_ > static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) return std::nullopt;
-  // A value begins in a page that has a header: a leaf, or the first of its overflow pages.
-  const std::size_t in_page = reinterpret_cast<std::uintptr_t>(value.data()) % page_bytes_;
-  return layout::load<layout::PageHeader>(value.data() - in_page).number * page_bytes_ + in_page;
 }
 
 void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept {
@@ -297,13 +323,14 @@ void ReadTransaction::renew() {
 std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
 
 std::optional<Bytes> ReadTransaction::get(Table table, Bytes key) const {
-  return get_value(txn_, environment_->tables_[index(table)], key, environment_->path_);
+  return get_value(*environment_, txn_, environment_->tables_[index(table)], key, environment_->path_);
 }
 
 TableStat ReadTransaction::stat(Table table) const {
   MDB_stat stat;
-  check(mdb_stat(txn_, environment_->tables_[index(table)], &stat), "read a table's figures",
-        environment_->path_);
+  const int code = mdb_stat(txn_, environment_->tables_[index(table)], &stat);
+  environment_->require_read();
+  check(code, "read a table's figures", environment_->path_);
   return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
 }
 
@@ -324,6 +351,7 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
     const auto* const numbers = static_cast<const std::uint64_t*>(value.mv_data) + 1;
     record.pages = {numbers, std::min<std::size_t>(record.count, value.mv_size / sizeof record.count - 1)};
   }
+  environment_->require_read();
   return list;
 }
 
@@ -339,7 +367,7 @@ WriteTransaction::~WriteTransaction() {
 }
 
 std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
-  return get_value(txn_, environment_->tables_[index(table)], key, environment_->path_);
+  return get_value(*environment_, txn_, environment_->tables_[index(table)], key, environment_->path_);
 }
 
 void WriteTransaction::put(Table table, Bytes key, Bytes value) {
@@ -387,6 +415,7 @@ bool WriteTransaction::erase(Table table, Bytes key) {
 }
 
 void WriteTransaction::commit() {
+  environment_->require_read();
   // LMDB frees the transaction whether or not the commit succeeds.
   check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit", environment_->path_);
   environment_->require_whole();  // the file may be longer now
@@ -408,11 +437,12 @@ Cursor::~Cursor() { mdb_cursor_close(cursor_); }
 
 namespace {
 
-std::optional<Cursor::Entry> move(MDB_cursor* cursor, MDB_cursor_op how, Bytes key,
-                                  const std::filesystem::path& path) {
+std::optional<Cursor::Entry> move(const Environment& environment, MDB_cursor* cursor, MDB_cursor_op how,
+                                  Bytes key, const std::filesystem::path& path) {
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_cursor_get(cursor, &k, &v, how);
+  environment.require_read();
   if (code == MDB_NOTFOUND) return std::nullopt;
   check(code, "read", path);
   return Cursor::Entry{bytes_of(k), bytes_of(v)};
@@ -421,14 +451,16 @@ std::optional<Cursor::Entry> move(MDB_cursor* cursor, MDB_cursor_op how, Bytes k
 }  // namespace
 
 std::optional<Cursor::Entry> Cursor::first() const {
-  return move(cursor_, MDB_FIRST, {}, environment_->path_);
+  return move(*environment_, cursor_, MDB_FIRST, {}, environment_->path_);
 }
-std::optional<Cursor::Entry> Cursor::next() const { return move(cursor_, MDB_NEXT, {}, environment_->path_); }
+std::optional<Cursor::Entry> Cursor::next() const {
+  return move(*environment_, cursor_, MDB_NEXT, {}, environment_->path_);
+}
 std::optional<Cursor::Entry> Cursor::seek(Bytes key) const {
-  return move(cursor_, MDB_SET_RANGE, key, environment_->path_);
+  return move(*environment_, cursor_, MDB_SET_RANGE, key, environment_->path_);
 }
 std::optional<Bytes> Cursor::find(Bytes key) const {
-  const auto entry = move(cursor_, MDB_SET, key, environment_->path_);
+  const auto entry = move(*environment_, cursor_, MDB_SET, key, environment_->path_);
   return entry ? std::optional(entry->value) : std::nullopt;
 }
 

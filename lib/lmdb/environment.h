@@ -30,6 +30,8 @@
 
 #include <tokcask/error.h>
 
+#include "os/fault_guard.h"
+
 struct MDB_env;
 struct MDB_txn;
 struct MDB_cursor;
@@ -87,13 +89,18 @@ class Environment {
   [[nodiscard]] FileId file_id() const;
   // Makes all that was committed durable; for kCreate.
   void sync() const;
-  // Throws Error(kDamaged) when the file is shorter than it was: what was cut off would be a signal when it
-  // is touched. Looks at most once per tick of the coarse clock, 1 to 4 ms, so what is cut off a moment
-  // before a touch still is one. Transactions do this when they begin.
+  // Throws Error(kDamaged) when the file is shorter than it was, or a page of it could not be read. Looks at
+  // its length at most once per tick of the coarse clock, 1 to 4 ms. Transactions do this when they begin.
   void require_whole() const;
-  // Where in the file a value begins that a read transaction returned whole, by the header of its first page.
-  // Nothing when that cannot be found: the file's pages are larger than the system's.
-  [[nodiscard]] std::optional<std::uint64_t> file_offset(Bytes value) const noexcept;
+  // Throws that error when a page that was touched is not there. Whoever has read of a value itself asks this
+  // before it believes what it read: in the place of such a page are bytes of 255, so ids of -1, behind a
+  // page header that is empty to LMDB. All members of transactions and cursors ask it.
+  void require_read() const {
+    if (guard_.hit()) require_whole();
+  }
+  // Page 0 of the file as this process has it mapped; never moves. Null for kCreate, and when it cannot be
+  // found because the file's pages are larger than the system's.
+  [[nodiscard]] const std::byte* map() const noexcept { return map_; }
   // Asks the kernel to read a part of data.mdb into the page cache. Without effect where that cannot be done.
   void read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
@@ -112,16 +119,19 @@ class Environment {
   friend class Cursor;
   Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name);
   void open_tables(Mode mode);
+  void find_map(MDB_txn* txn);
 
   MDB_env* env_ = nullptr;
   std::filesystem::path path_;
   std::array<unsigned, kTableCount> tables_{};
   std::size_t page_bytes_ = 0;
+  const std::byte* map_ = nullptr;
   bool read_only_ = false;
   mutable std::atomic<std::uint64_t> longest_{0};   // that the file was seen to be
   mutable std::atomic<std::int64_t> looked_ns_{0};  // coarse clock
   mutable std::atomic<std::uint64_t> looked_txnid_{0};
   mutable std::atomic<bool> cut_{false};  // for ever: what is written behind the cut mends nothing
+  os::FaultGuard guard_;
 };
 
 // A snapshot of the store. While it is active its pages are not reused; reset() gives the snapshot up but

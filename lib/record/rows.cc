@@ -191,6 +191,17 @@ std::optional<SourceDirectory> decode_directory(std::string_view path, std::span
   return files;
 }
 
+std::optional<std::string> path_of_directory(std::span<const std::byte> value) {
+  Reader in(value);
+  const auto version = in.value<std::uint32_t>();
+  in.value<std::uint32_t>();
+  const auto path_bytes = in.value<std::uint32_t>();
+  in.value<std::uint32_t>();
+  const std::string_view path = in.text(path_bytes);
+  if (!in.ok() || version != kDirectoryVersion) return std::nullopt;
+  return std::string(path);
+}
+
 std::vector<std::byte> encode_tokenizer_file(std::string_view path, const FileIdentity& identity,
                                              std::string_view sha) {
   Writer out;

@@ -181,6 +181,9 @@ std::vector<std::byte> encode_directory(std::string_view path, const SourceDirec
 // Nothing if it is damaged or of another path.
 std::optional<SourceDirectory> decode_directory(std::string_view path, std::span<const std::byte> value);
 
+// The path that it is of; nothing if that is damaged.
+std::optional<std::string> path_of_directory(std::span<const std::byte> value);
+
 // A tokenizer file's row: u64 size, i64 mtime, i64 ctime, u64 inode, u32 sha bytes, u32 path bytes, both
 // texts.
 std::vector<std::byte> encode_tokenizer_file(std::string_view path, const FileIdentity& identity,

@@ -11,11 +11,12 @@
 #include <boost/interprocess/file_mapping.hpp>
 #include <boost/interprocess/mapped_region.hpp>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <utility>
 
 #include <tokcask/error.h>
+
+#include "os/clock.h"
 
 namespace tokcask::shm {
 
@@ -31,14 +32,6 @@ constexpr std::uint64_t kSmallestReservedBytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t kFirstBlocks = 16;
 constexpr std::uint32_t kVersion = 2;
 constexpr char kMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', 'A'};
-// A stored clock further ahead than this is damage, not a clock that was set back.
-constexpr std::uint64_t kYearNs = 366ULL * 24 * 3600 * 1'000'000'000;
-
-std::uint64_t now_ns() {
-  using namespace std::chrono;
-  return static_cast<std::uint64_t>(
-      duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
-}
 
 void store_max(std::atomic<std::uint64_t>& word, std::uint64_t value) {
   std::uint64_t seen = word.load(std::memory_order_relaxed);
@@ -133,7 +126,8 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
       auto* const header = reinterpret_cast<Header*>(base);
       const std::uint64_t clock = header->clock.load(std::memory_order_relaxed);
       if (std::memcmp(header->magic, kMagic, sizeof kMagic) != 0 || header->version != kVersion ||
-          header->uuid != uuid || clock > now_ns() + kYearNs) {
+          // A clock further ahead is damage, not one that was set back.
+          header->uuid != uuid || clock > os::now_ns() + os::kMostAheadNs) {
         return false;
       }
       header_ = header;
@@ -142,7 +136,8 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
       reserved_blocks_ = bytes / kBlockBytes - kFirstStampBlock;
       mapping_ = std::move(mapping);
       fd_ = fd;
-      raise_clock(std::max(clock, now_ns()));
+      whole_.guard(base, bytes, PROT_READ | PROT_WRITE);
+      raise_clock(std::max(clock, os::now_ns()));
       return true;
     } catch (const ipc::interprocess_exception& error) {
       // Too little address space: ask for less. Anything else: there is no table to be had.
@@ -178,7 +173,7 @@ void AccessTable::make_private(const Uuid& uuid, std::string why) {
 // ---- Stamps ----
 
 std::uint64_t AccessTable::next_stamp() noexcept {
-  const std::uint64_t now = now_ns();
+  const std::uint64_t now = os::now_ns();
   std::uint64_t last = last_stamp_.load(std::memory_order_relaxed);
   std::uint64_t next = 0;
   do {
@@ -240,7 +235,7 @@ std::uint64_t AccessTable::stamp(std::uint32_t slot) const noexcept {
 // A stamp that is far ahead of all that this process knows is damage: such an entry would never be evicted.
 std::uint64_t AccessTable::believed(std::uint64_t stamp) const noexcept {
   const std::uint64_t newest = last_stamp_.load(std::memory_order_relaxed);
-  return stamp > newest && stamp - newest > kYearNs ? 0 : stamp;
+  return stamp > newest && stamp - newest > os::kMostAheadNs ? 0 : stamp;
 }
 
 bool AccessTable::grow(std::uint64_t slots) {

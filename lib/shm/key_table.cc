@@ -187,6 +187,7 @@ std::unique_ptr<KeyTable> KeyTable::attach(const fs::path& directory, const Uuid
     }
     mapping->region = ipc::mapped_region(mapping->file, ipc::read_only, 0, kBlockBytes + header.body_bytes());
     table->point_into(static_cast<const std::byte*>(mapping->region.get_address()) + kBlockBytes, header);
+    table->whole_.guard(mapping->region.get_address(), mapping->region.get_size(), PROT_READ);
     table->mapping_ = std::move(mapping);
     return table;
   } catch (const ipc::interprocess_exception&) {
@@ -255,6 +256,7 @@ void KeyTable::keep_whole(std::int64_t tick) const noexcept {
 }
 
 KeyTable::~KeyTable() {
+  whole_.release();
   if (file_.empty() || !mapping_) return;
   remove_if_unused(mapping_->file.get_mapping_handle().handle, file_);
   mapping_.reset();

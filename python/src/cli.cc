@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string_view.h>
 
 #include <stdexcept>
 #include <string>
@@ -101,7 +102,48 @@ std::unique_ptr<cli::Tokenizer> load_tokenizer(nb::handle load, const std::strin
   }
 }
 
-int run_cli(const nb::list& arguments, nb::callable load) {
+// What the Python side is given: warning(text) and advance(phase, done, total) -> bool.
+class MonitorForPython {
+ public:
+  explicit MonitorForPython(cli::FormatMonitor& monitor) : monitor_(&monitor) {}
+  void warning(std::string_view text) { monitor_->warning(text); }
+  [[nodiscard]] bool advance(std::string_view phase, std::uint64_t done, std::uint64_t total) {
+    return monitor_->advance(phase, done, total);
+  }
+
+ private:
+  cli::FormatMonitor* monitor_;
+};
+
+// The kind of failure that a Python exception is, for the exit code.
+Errc kind_of_failure(const nb::python_error& error) {
+  const auto own = [&](const char* name) {
+    return error.matches(nb::module_::import_("tokcask._errors").attr(name));
+  };
+  if (own("DamagedError")) return Errc::kDamaged;
+  if (own("BusyError")) return Errc::kBusy;
+  if (error.matches(PyExc_FileNotFoundError)) return Errc::kNotFound;
+  // What is there already is the caller's to decide on, and a package that is not, to install.
+  if (error.matches(PyExc_ValueError) || error.matches(PyExc_FileExistsError) ||
+      error.matches(PyExc_ImportError)) {
+    return Errc::kInvalidArgument;
+  }
+  return Errc::kIo;
+}
+
+std::string run_formats(nb::handle formats, const std::string& verb, const std::string& request,
+                        cli::FormatMonitor& monitor) {
+  const nb::gil_scoped_acquire acquire;
+  try {
+    return nb::cast<std::string>(formats(verb, request, MonitorForPython(monitor)));
+  } catch (const nb::python_error& error) {
+    const Errc kind = kind_of_failure(error);
+    const bool expected = kind != Errc::kIo || error.matches(PyExc_OSError);
+    throw Error(kind, expected ? nb::cast<std::string>(nb::str(error.value())) : describe(error));
+  }
+}
+
+int run_cli(const nb::list& arguments, nb::callable load, nb::callable formats) {
   std::vector<std::string> args;
   // An empty argument is the command's to refuse.
   for (const nb::handle argument : arguments) {
@@ -111,18 +153,31 @@ int run_cli(const nb::list& arguments, nb::callable load) {
   const cli::TokenizerLoader loader = [load = nb::handle(load)](const std::string& file, unsigned jobs) {
     return load_tokenizer(load, file, jobs);
   };
+  const cli::FormatRunner runner = [formats = nb::handle(formats)](const std::string& verb,
+                                                                   const std::string& request,
+                                                                   cli::FormatMonitor& monitor) {
+    return run_formats(formats, verb, request, monitor);
+  };
   const WithoutGil released;
-  return cli::run(args, loader);
+  return cli::run(args, loader, runner);
 }
 
 }  // namespace
 
 void bind_cli(nb::module_& module) {
+  nb::class_<MonitorForPython>(module, "FormatMonitor", nb::is_final(),
+                               "The command, while a format is at work.")
+      .def("warning", &MonitorForPython::warning, nb::arg("text"), "Tells the user.")
+      .def("advance", &MonitorForPython::advance, nb::arg("phase"), nb::arg("done"), nb::arg("total"),
+           "Tells how far it is; returns whether to go on.");
   module.def(
-      "run_cli", run_cli, nb::arg("arguments"), nb::arg("load"),
-      nb::sig("def run_cli(arguments: list[str], load: collections.abc.Callable[[str, int], object]) -> int"),
+      "run_cli", run_cli, nb::arg("arguments"), nb::arg("load"), nb::arg("formats"),
+      nb::sig("def run_cli(arguments: list[str], load: collections.abc.Callable[[str, int], object], "
+              "formats: collections.abc.Callable[[str, str, FormatMonitor], str]) -> int"),
       "Runs one command line, without the program's name, and returns the exit code. load(file, jobs) is\n"
-      "called when a tokenizer file is needed; see tokcask._hf.");
+      "called when a tokenizer file is needed, see tokcask._hf; formats(verb, request, monitor) by export "
+      "and\n"
+      "import, see tokcask._cli.");
 }
 
 }  // namespace tokcask::python

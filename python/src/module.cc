@@ -12,6 +12,7 @@
 #include "cli.h"
 #include "collate.h"
 #include "dataset.h"
+#include "entries.h"
 #include "errors.h"
 #include "key.h"
 #include "merge.h"
@@ -30,6 +31,7 @@ NB_MODULE(_core, module) {
   python::bind_collate(module);
   python::bind_dataset(module);
   python::bind_merge(module);
+  python::bind_entries(module);
   python::bind_cli(module);
 
   // Pickles and messages shall name the public place. When the stub is made, the module is not in its

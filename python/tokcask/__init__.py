@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         merge,
         section_id,
     )
+    from tokcask._encoding import BatchTokenizer
     from tokcask._errors import (
         BusyError,
         DamagedError,
@@ -29,18 +30,23 @@ if TYPE_CHECKING:
         ReadOnlyError,
         UnsupportedError,
     )
+    from tokcask._exchange._export import ExportReport, export_tokens
+    from tokcask._exchange._import import ImportReport, import_tokens
     from tokcask._identity import tokenizer_sha256
     from tokcask._pretokenize import TokenizationStats, pretokenize_rows
 
     __version__: str
 
 __all__ = [
+    "BatchTokenizer",
     "BusyError",
     "CacheKey",
     "CachedTokens",
     "Damage",
     "DamagedError",
     "Explanation",
+    "ExportReport",
+    "ImportReport",
     "MergeReport",
     "MissingEntryError",
     "ReadOnlyError",
@@ -49,6 +55,8 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "export_tokens",
+    "import_tokens",
     "merge",
     "pretokenize_rows",
     "section_id",
@@ -68,6 +76,7 @@ _HOMES = {
         "merge",
         "section_id",
     ),
+    "tokcask._encoding": ("BatchTokenizer",),
     "tokcask._errors": (
         "BusyError",
         "DamagedError",
@@ -75,6 +84,8 @@ _HOMES = {
         "ReadOnlyError",
         "UnsupportedError",
     ),
+    "tokcask._exchange._export": ("ExportReport", "export_tokens"),
+    "tokcask._exchange._import": ("ImportReport", "import_tokens"),
     "tokcask._identity": ("tokenizer_sha256",),
     "tokcask._pretokenize": ("TokenizationStats", "pretokenize_rows"),
 }

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-import numpy as np
-
-from tokcask._arrays import as_int32
+from tokcask._adapters import adapted
 from tokcask._core import CachedTokens, CacheKey, TokenizedCache, section_id
-from tokcask._identity import tokenizer_sha256, truncation_traits
-
-# Sections that are tokenized, and then stored, at a time: what a crash can cost.
-_BATCH = 1000
+from tokcask._encoding import Encoder, Recipe, Section
+from tokcask._filling import Store, Tokenizing, chunks
+from tokcask._identity import tokenizer_sha256, traits_of
 
 
 @dataclass(frozen=True)
@@ -33,16 +28,6 @@ class TokenizationStats:
     """Seconds spent in the tokenizer."""
     cache_bytes_after: int
     """cache.total_bytes at the end; 0 without a cache."""
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A row's text or messages, and its identity."""
-
-    id: str
-    text: str | None = None
-    messages: Sequence[Any] | None = None
-    tools: Any = None
 
 
 def pretokenize_rows(
@@ -70,18 +55,18 @@ def pretokenize_rows(
     equal keys are tokenized once. All keys are looked up in one batch; then the misses are
     tokenized and stored, a thousand at a time. At the end the cache is flushed.
 
-    tokenizer     a fast tokenizer of transformers; what only behaves like one is called once per text
+    Processes that call this on one store at the same time, as the ranks of a launcher, share the work: each section
+    is tokenized by one of them, and by another if that one dies.
+
+    tokenizer     a fast tokenizer of transformers; one of sentencepiece, tiktoken or mistral-common; or a
+                  BatchTokenizer. What only behaves like one of transformers is called once per text
     sequence_len  1 to 2**31 - 1
     cache         may be read-only, and then gets nothing new
 
     Raises ValueError or TypeError, which name the row, for a row that is none of these kinds, and for a
     tokenizer whose content cannot be identified, unless cache is None.
     """
-    if not callable(tokenizer):
-        raise TypeError(
-            f"a {type(tokenizer).__name__} cannot be called with a text; wrap it: "
-            "transformers.PreTrainedTokenizerFast(tokenizer_object=...)"
-        )
+    tokenizer = adapted(tokenizer)
     length = CacheKey("-", "-", sequence_len).sequence_len  # the rules for a length are those of a key
     eos_token = getattr(tokenizer, "eos_token", None)
     originals = list(rows)
@@ -91,21 +76,28 @@ def pretokenize_rows(
         if not _is_preference(row)
     }
     tokens: dict[str, CachedTokens] = {}
-    store = None if cache is None else _Store(cache, tokenizer_sha256(tokenizer), length)
+    store = None if cache is None else Store(cache, tokenizer_sha256(tokenizer), length)
     if store is not None:
-        store.declare(tokenizer)
+        store.declare(traits_of(tokenizer))
         tokens.update(store.find([section.id for section in sections.values()]))
-    hits = sum(section.id in tokens for section in sections.values())
-
     missing = {section.id: section for section in sections.values() if section.id not in tokens}
-    seconds = 0.0
-    for batch in _batches(missing.values()):
-        start = time.perf_counter()
-        made = _tokenize(batch, tokenizer, length)
-        seconds += time.perf_counter() - start
-        if store is not None:
-            store.add(made)
+    made_here: set[str] = set()
+
+    def took(made: dict[str, CachedTokens], here: bool) -> None:
         tokens.update(made)
+        if here:
+            made_here.update(made)
+
+    encoder = Encoder(tokenizer, Recipe(length)) if missing else None
+    seconds = 0.0
+    if encoder is not None and store is not None:
+        seconds = store.fill(missing, encoder.make, in_flight=encoder.in_flight, took=took)
+    elif encoder is not None:
+        with Tokenizing(encoder.make, encoder.in_flight) as tokenizing:
+            for _, made in tokenizing.run((None, chunk) for chunk in chunks(missing.values())):
+                took(made, True)
+            seconds = tokenizing.seconds
+    misses = sum(section.id in made_here for section in sections.values())
 
     result = [
         _with_tokens(row, tokens[sections[index].id]) if index in sections else dict(row)
@@ -113,50 +105,12 @@ def pretokenize_rows(
     ]
     stats = TokenizationStats(
         total_sections=len(sections),
-        cache_hits=hits,
-        cache_misses=len(sections) - hits,
+        cache_hits=len(sections) - misses,
+        cache_misses=misses,
         total_tokenize_seconds=seconds,
         cache_bytes_after=0 if store is None else store.finish(seconds),
     )
     return result, stats
-
-
-class _Store:
-    """The cache under the keys of one tokenizer and length."""
-
-    def __init__(self, cache: TokenizedCache, tokenizer_sha: str, sequence_len: int) -> None:
-        self._cache = cache
-        self._tokenizer_sha = tokenizer_sha
-        self._sequence_len = sequence_len
-
-    def _key(self, section: str) -> CacheKey:
-        return CacheKey(section, self._tokenizer_sha, self._sequence_len)
-
-    def declare(self, tokenizer: Any) -> None:
-        """Lets entries of other lengths serve, as far as it is known how the tokenizer cuts."""
-        at_length, to_prefix = truncation_traits(
-            getattr(tokenizer, "backend_tokenizer", None), getattr(tokenizer, "truncation_side", "right")
-        )
-        if at_length or to_prefix:
-            self._cache.declare_tokenizer(
-                self._tokenizer_sha, cuts_at_length=at_length, cuts_to_prefix=to_prefix
-            )
-
-    def find(self, sections: list[str]) -> dict[str, CachedTokens]:
-        found = self._cache.get_many([self._key(section) for section in sections])
-        return {
-            section: tokens for section, tokens in zip(sections, found, strict=True) if tokens is not None
-        }
-
-    def add(self, made: dict[str, CachedTokens]) -> None:
-        if not self._cache.read_only:
-            self._cache.put_many([(self._key(section), tokens) for section, tokens in made.items()])
-
-    def finish(self, tokenize_seconds: float) -> int:
-        self._cache.add_tokenize_seconds(tokenize_seconds)
-        if not self._cache.read_only:
-            self._cache.flush()
-        return self._cache.total_bytes
 
 
 def _is_preference(row: Mapping[str, Any]) -> bool:
@@ -165,7 +119,7 @@ def _is_preference(row: Mapping[str, Any]) -> bool:
     )
 
 
-def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> _Section:
+def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> Section:
     if not isinstance(row, Mapping):
         raise TypeError(f"row {index} is a {type(row).__name__}, not a dict")
     try:
@@ -178,7 +132,7 @@ def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> _Sect
         raise type(error)(f"row {index}: {error}") from error
 
 
-def _text_section(row: Mapping[str, Any], eos_token: str | None) -> _Section:
+def _text_section(row: Mapping[str, Any], eos_token: str | None) -> Section:
     text = row.get("text")
     if text is None:
         raise ValueError(f"it has neither messages nor text; its fields are {sorted(row)}")
@@ -186,10 +140,10 @@ def _text_section(row: Mapping[str, Any], eos_token: str | None) -> _Section:
         raise TypeError(f"text must be a str, not {type(text).__name__}")
     if eos_token and not text.endswith(eos_token):
         text += eos_token
-    return _Section(_explicit_id(row) or section_id(text, "text"), text=text)
+    return Section(_explicit_id(row) or section_id(text, "text"), text=text)
 
 
-def _messages_section(row: Mapping[str, Any]) -> _Section:
+def _messages_section(row: Mapping[str, Any]) -> Section:
     messages, tools = row["messages"], row.get("tools")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise ValueError("messages must be a list with at least one message")
@@ -198,7 +152,7 @@ def _messages_section(row: Mapping[str, Any]) -> _Section:
         content = json.dumps([messages, tools], ensure_ascii=False, separators=(",", ":"))
     except TypeError as error:
         raise TypeError(f"messages and tools must be of what JSON has: {error}") from error
-    return _Section(_explicit_id(row) or section_id(content, "messages"), messages=messages, tools=tools)
+    return Section(_explicit_id(row) or section_id(content, "messages"), messages=messages, tools=tools)
 
 
 def _explicit_id(row: Mapping[str, Any]) -> str | None:
@@ -206,49 +160,6 @@ def _explicit_id(row: Mapping[str, Any]) -> str | None:
         if row.get(field) is not None:
             return CacheKey(str(row[field]), "-", 1).section_id  # checks it
     return None
-
-
-def _batches(sections: Iterable[_Section]) -> Iterator[list[_Section]]:
-    iterator = iter(sections)
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch
-
-
-def _tokenize(sections: list[_Section], tokenizer: Any, length: int) -> dict[str, CachedTokens]:
-    options = {"truncation": True, "max_length": length}
-    made: dict[str, CachedTokens] = {}
-    texts = [section for section in sections if section.text is not None]
-    if texts and getattr(tokenizer, "is_fast", False):
-        batch = tokenizer(text=[section.text for section in texts], padding=False, **options)
-        masks = batch.get("attention_mask") or [None] * len(texts)
-        for section, ids, mask in zip(texts, batch["input_ids"], masks, strict=True):
-            made[section.id] = _cut(ids, mask, length)
-    else:
-        for section in texts:
-            single = tokenizer(text=section.text, padding=False, **options)
-            made[section.id] = _cut(single["input_ids"], single.get("attention_mask"), length)
-    for section in sections:
-        if section.messages is None:
-            continue
-        tools = {} if section.tools is None else {"tools": section.tools}
-        single = tokenizer.apply_chat_template(
-            section.messages, tokenize=True, return_dict=True, add_generation_prompt=False, **options, **tools
-        )
-        made[section.id] = _cut(single["input_ids"], single.get("attention_mask"), length)
-    return made
-
-
-def _cut(input_ids: Any, attention_mask: Any, length: int) -> CachedTokens:
-    def array(values: Any, name: str) -> Any:
-        values = np.asarray(values)
-        if values.ndim == 2 and len(values) == 1:  # a batch of one
-            values = values[0]
-        result = as_int32(values[:length], name).copy()
-        result.flags.writeable = False
-        return result
-
-    mask = None if attention_mask is None else array(attention_mask, "attention_mask")
-    return CachedTokens(array(input_ids, "input_ids"), mask)
 
 
 def _with_tokens(row: Mapping[str, Any], tokens: CachedTokens) -> dict[str, Any]:

@@ -78,6 +78,23 @@ TEST_CASE("an empty store, and one whose entries are pending, have nothing to wa
   CHECK(peek(cache, key(1)));
 }
 
+TEST_CASE("the directories of which files are remembered are listed, those that are committed") {
+  Fixture f;
+  auto cache = f.open();
+  CHECK(cache.source_directories().empty());
+  for (const char* path : {"/b", "/a/c", "/a", "/a b"})
+    cache.put_source_directory(path, {{.name = "x", .identity = {}}});
+  CHECK(cache.source_directories().empty());
+  cache.put(key(1), {.input_ids = ids(1, 5)});
+  cache.flush();
+  CHECK(cache.source_directories() == std::vector<std::string>{"/a", "/a b", "/a/c", "/b"});
+  cache.put_source_directory("/a", {});
+  cache.flush();
+  CHECK(cache.source_directories().size() == 4);
+  cache.clear();
+  CHECK(cache.source_directories().empty());
+}
+
 TEST_CASE("a walk counts no hit, changes no access time, and works through a read-only handle") {
   Fixture f;
   {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -51,7 +52,8 @@ class Judge {
   template <class Is>
   static Verdict verdict(const Known& known, const Is& is) {
     if (known.stored.empty()) return Verdict::kWrong;
-    if (is(known.stored.back())) return known.present ? Verdict::kRight : Verdict::kBack;
+    const std::span<const Content> last = std::span(known.stored).last(1 + known.not_flushed);
+    if (std::ranges::any_of(last, is)) return known.present ? Verdict::kRight : Verdict::kBack;
     return std::ranges::any_of(known.stored, is) ? Verdict::kOlder : Verdict::kWrong;
   }
 
@@ -270,11 +272,13 @@ class Examination {
       for (std::size_t i = from; i < to; ++i) {
         Known& known = known_[i];
         known.stored.push_back(content_of(i, 100 + known.stored.size(), 50 + i * 37 % 3'000));
+        ++known.not_flushed;
         known.present = true;
         cache.put(known.key, known.stored.back().tokens());
       }
       judge_.step("flush");
       cache.flush();
+      for (std::size_t i = from; i < to; ++i) known_[i].not_flushed = 0;
       std::fill(promised_.begin() + static_cast<std::ptrdiff_t>(from),
                 promised_.begin() + static_cast<std::ptrdiff_t>(to), true);
     });

@@ -21,8 +21,10 @@ void write_bytes(const std::filesystem::path& file, const Bytes& bytes);
 struct Known {
   CacheKey key;
   bool present = false;  // when the store was closed
-  std::vector<Content>
-      stored;  // in the order of the puts; the last one is right, the others are not any more
+  // In the order of the puts; the last one is right, the others are not any more. So many of the last were
+  // not flushed, because that failed: then the one before may be there still.
+  std::vector<Content> stored;
+  std::size_t not_flushed = 0;
 };
 
 // What is damaged: the files of a store that nobody has open. A file that is not there has no bytes.

@@ -28,6 +28,8 @@ std::vector<std::string> seeds() {
       "compact\nstore\n",
       "verify\nstore\n--json\n",
       "merge\nout\nin\nin2\n--max-bytes=5M\n",
+      "export\nstore\nout\n--format\nmegatron\n--order\nshuffle\n--seed\n7\n--eod\n0\n--dtype\nuint16\n",
+      "import\nin\nstore\n--format\nparquet\n--section\nindex\n--max-bytes\n1G\n",
       "import-npz\ndir\nstore\n--replace\n",
       "--help\n",
       "--version\n",

@@ -15,7 +15,11 @@ using namespace tokcask::lmdb::test;
 namespace {
 
 constexpr unsigned kFilesPerKind = 3;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr unsigned kDamagesPerFile = 40;  // which takes a minute there
+#else
 constexpr unsigned kDamagesPerFile = 130;
+#endif
 
 // A good file, and what LMDB finds in it.
 struct Subject {

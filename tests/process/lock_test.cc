@@ -4,9 +4,9 @@
 #include <memory>
 #include <thread>
 
-#include "cache/clock.h"
 #include "cache/write_lock.h"
 #include "child.h"
+#include "os/clock.h"
 #include "support.h"
 
 namespace tokcask {
@@ -120,7 +120,7 @@ TEST_CASE("who held the write lock before, or what is no time, is not told as it
   };
   const auto pid = static_cast<std::uint64_t>(holder.pid());
   const std::string named = "held by process " + std::to_string(pid);
-  const std::uint64_t now = now_ns();
+  const std::uint64_t now = os::now_ns();
   CHECK(told(pid, now - 12'500'000'000).find(named + " since 2") != std::string::npos);
   CHECK(told(pid, now - 12'500'000'000).find(" UTC (12 s);") != std::string::npos);
   CHECK(told(pid + 1, now).find(named + ';') != std::string::npos);

@@ -246,7 +246,7 @@ def test_interrupt_outside_of_warm_ends_the_process(tmp_path: pathlib.Path) -> N
         """
 import os, signal
 from tokcask import _cli, _core
-def run_cli(arguments, load):
+def run_cli(arguments, load, formats):
     os.kill(os.getpid(), signal.SIGINT)
     print("still here")
     return 0

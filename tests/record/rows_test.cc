@@ -43,6 +43,9 @@ TEST_CASE("a directory is read back, and not as another's or from fewer bytes") 
   CHECK((*found)[1].name == files[1].name);
   CHECK((*found)[1].kind == SourceKind::kNotUtf8);
   CHECK_FALSE(decode_directory("/other", row));
+  CHECK(path_of_directory(row) == "/path");
+  CHECK_FALSE(path_of_directory(std::span(row).first(16)));
+  CHECK_FALSE(path_of_directory({}));
   for (std::size_t size = 0; size + 8 <= row.size(); ++size) {
     CHECK_FALSE(decode_directory("/path", std::span(row).first(size)));
   }

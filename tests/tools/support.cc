@@ -148,13 +148,14 @@ cli::TokenizerLoader no_loader() {
   };
 }
 
-Outcome run(const std::vector<std::string>& args, const cli::TokenizerLoader& load) {
+Outcome run(const std::vector<std::string>& args, const cli::TokenizerLoader& load,
+            const cli::FormatRunner& formats) {
   const int saved = ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 10);
   const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   ::dup2(null, STDIN_FILENO);
   ::close(null);
   Capture capture;
-  const int code = cli::run(args, load);
+  const int code = cli::run(args, load, formats);
   Outcome outcome = capture.finish();
   outcome.code = code;
   ::dup2(saved, STDIN_FILENO);

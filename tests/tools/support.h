@@ -79,7 +79,8 @@ class Environment {
 [[nodiscard]] cli::TokenizerLoader no_loader();
 
 // Runs a command line with standard input at /dev/null.
-Outcome run(const std::vector<std::string>& args, const cli::TokenizerLoader& load = no_loader());
+Outcome run(const std::vector<std::string>& args, const cli::TokenizerLoader& load = no_loader(),
+            const cli::FormatRunner& formats = {});
 
 // The byte-level tokenizer as a tokenizer file: each content of the file has an identity of its own, and
 // loads and encoded texts are counted.

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/formats.h"
 #include "tokenize/tokenizer.h"
 
 namespace tokcask::cli {
@@ -20,7 +21,8 @@ inline constexpr int kExitInterrupted = 130;  // 128 + SIGINT
 
 // Runs one command line (`args` without the program's name), writing data to standard output and messages to
 // standard error. Never throws; returns the exit code. `load` is called only if a tokenizer file other than
-// the built-in names is needed.
-[[nodiscard]] int run(const std::vector<std::string>& args, const TokenizerLoader& load);
+// the built-in names is needed, and `formats` only by `export` and `import`, which are refused without it.
+[[nodiscard]] int run(const std::vector<std::string>& args, const TokenizerLoader& load,
+                      const FormatRunner& formats = {});
 
 }  // namespace tokcask::cli

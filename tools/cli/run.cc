@@ -57,7 +57,7 @@ int answer_parser(Console& console, const CLI::App& app, const CLI::ParseError& 
 }
 
 int parse_and_act(Console& console, const std::vector<std::string>& args, const TokenizerLoader& load,
-                  bool json) {
+                  const FormatRunner& formats, bool json) {
   CLI::App app(kDescription, "tokcask");
   Action action;
   add_verbs(app, action);
@@ -66,7 +66,7 @@ int parse_and_act(Console& console, const std::vector<std::string>& args, const 
   } catch (const CLI::ParseError& ending) {
     return answer_parser(console, app, ending, json);
   }
-  Session session{console, load};
+  Session session{console, load, formats};
   return action(session);
 }
 
@@ -86,16 +86,18 @@ void add_verbs(CLI::App& app, Action& action) {
   add_compact(app, action);
   add_verify(app, action);
   add_merge(app, action);
+  add_export(app, action);
+  add_import(app, action);
   add_import_npz(app, action);
 }
 
-int run(const std::vector<std::string>& args, const TokenizerLoader& load) {
+int run(const std::vector<std::string>& args, const TokenizerLoader& load, const FormatRunner& formats) {
   fill_standard_descriptors();
   const IgnoreBrokenPipe no_sigpipe;
   Console console;
   const bool json = wants_json(args);
   try {
-    return parse_and_act(console, args, load, json);
+    return parse_and_act(console, args, load, formats, json);
   } catch (const Error& error) {
     return fail(console, json, error.what(), exit_code(error.code()));
   } catch (const std::bad_alloc&) {

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "cli/console.h"
+#include "cli/formats.h"
 #include "tokenize/tokenizer.h"
 
 namespace CLI {
@@ -16,6 +17,7 @@ namespace tokcask::cli {
 struct Session {
   Console& console;
   const TokenizerLoader& load;
+  const FormatRunner& formats;  // empty: none
 };
 
 // Returns the exit code. May throw; see run().
@@ -34,6 +36,8 @@ void add_clear(CLI::App& app, Action& action);
 void add_compact(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
+void add_export(CLI::App& app, Action& action);
+void add_import(CLI::App& app, Action& action);
 void add_import_npz(CLI::App& app, Action& action);
 
 }  // namespace tokcask::cli

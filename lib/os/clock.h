@@ -6,7 +6,7 @@
 #include <chrono>
 #include <cstdint>
 
-namespace tokcask {
+namespace tokcask::os {
 
 [[nodiscard]] inline std::uint64_t now_ns() noexcept {
   using namespace std::chrono;
@@ -24,4 +24,4 @@ namespace tokcask {
 // Stored times further ahead than this are those of a clock that was wrong, or damage.
 inline constexpr std::uint64_t kMostAheadNs = 366ULL * 24 * 3600 * 1'000'000'000;
 
-}  // namespace tokcask
+}  // namespace tokcask::os

@@ -1,0 +1,60 @@
+"""The Trainer of transformers on a store, with its own collator or tokcask's: the same losses.
+
+    python examples/transformers_trainer.py /data/tokens          # --native: tokcask's collator, which is faster
+
+pretokenize_rows() fills the store; the data set is the list of its keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from typing import Any
+
+import tiny
+import transformers
+from tokcask import CacheKey, TokenizedCache, pretokenize_rows, section_id, tokenizer_sha256
+from tokcask.torch import Collator, TokenDataset
+
+LENGTH = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("store")
+    parser.add_argument("--native", action="store_true", help="tokcask's collator")
+    arguments = parser.parse_args()
+
+    tokenizer = tiny.tokenizer()
+    # With an identity of their own, so that their keys are known.
+    rows = [{"text": text, "section_id": section_id(text + tiny.EOS)} for text in tiny.texts()]
+    sha = tokenizer_sha256(tokenizer)
+    with TokenizedCache.open(arguments.store) as cache:
+        _, stats = pretokenize_rows(rows, tokenizer=tokenizer, sequence_len=LENGTH, cache=cache)
+        dataset = TokenDataset(arguments.store, [CacheKey(row["section_id"], sha, LENGTH) for row in rows])
+    print("tokenized", stats.cache_misses)
+
+    collator: Any = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    if arguments.native:
+        collator = Collator(pad_token_id=tokenizer.pad_token_id, ignore_pad_token=True)
+    with tempfile.TemporaryDirectory() as directory:
+        config = transformers.TrainingArguments(
+            output_dir=directory,
+            max_steps=10,
+            logging_steps=1,
+            learning_rate=1e-3,
+            per_device_train_batch_size=4,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        trainer = transformers.Trainer(
+            tiny.model(len(tokenizer)), args=config, train_dataset=dataset, data_collator=collator
+        )
+        trainer.train()
+    print("losses", *[entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+
+
+if __name__ == "__main__":
+    main()

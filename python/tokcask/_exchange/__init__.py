@@ -1,0 +1,1 @@
+"""Tokens in the formats of other programs: export_tokens() and import_tokens()."""
