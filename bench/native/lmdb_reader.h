@@ -23,7 +23,7 @@ class LmdbReader {
     check_lmdb(mdb_env_create(&env_));
     check_lmdb(mdb_env_set_maxdbs(env_, 4));
     check_lmdb(mdb_env_set_mapsize(env_, std::size_t{1} << 40));
-    check_lmdb(mdb_env_open(env_, directory.c_str(), MDB_RDONLY | MDB_NOLOCK | MDB_NORDAHEAD, 0));
+    check_lmdb(mdb_env_open(env_, directory.c_str(), MDB_RDONLY | MDB_NOLOCK, 0));
     check_lmdb(mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn_));
     check_lmdb(mdb_dbi_open(txn_, database.empty() ? nullptr : database.c_str(), 0, &dbi_));
   }

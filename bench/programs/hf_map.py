@@ -1,5 +1,5 @@
-"""Tokenizes the files of a directory by load_dataset("text") and map(), which keep what they made: run again, they
-find it.
+"""Tokenizes the files of a directory by load_dataset("text") and map(), which keep what they made: run again,
+they find it.
 
     hf_map.py CORPUS CACHE TOKENIZER SEQUENCE_LEN
 """

@@ -1,4 +1,5 @@
-"""A second run the seed's way: each file is read, hashed, and its tokens loaded. It is spared loading the tokenizer.
+"""A second run the seed's way: each file is read, hashed, and its tokens loaded. It is spared loading the
+tokenizer.
 
 seed_again.py CORPUS CACHE TOKENIZER_SHA SEQUENCE_LEN
 """

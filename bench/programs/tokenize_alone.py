@@ -1,5 +1,5 @@
-"""Tokenizes the files of a directory (or one file) with HF tokenizers on all cores, and stores nothing, or with
-Megatron's builder or the seed's cache:
+"""Tokenizes the files of a directory (or one file) with HF tokenizers on all cores, and stores nothing, or
+with Megatron's builder or the seed's cache:
 
     tokenize_alone.py CORPUS TOKENIZER SEQUENCE_LEN [megatron|seed DIRECTORY]
 """

@@ -1,7 +1,7 @@
 """The adapters: how each rival stores the corpus, opens it, reads an item and makes a batch.
 
-A new one is a subclass of Rival in a module of its own, named in rivals/__init__.py. What it opens is a data set of torch's that a DataLoader
-can use as it is; what its collate functions make is compared with the others' before anything is timed.
+A new one is a subclass of Rival in a module of its own, named in rivals/__init__.py. What it opens is a data
+set of torch's that a DataLoader can use as it is; what its collate functions make is compared with the others' before anything is timed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Rival:
     """What it is installed as, for the versions in the report."""
     scenarios: tuple[str, ...] = ("pass", "item", "batch", "loader", "cold")
     share: int = 1
-    """A pass reads every so-manieth record, and its time after opening is multiplied: for rivals so slow that seven
-    rounds of whole passes would take the afternoon."""
+    """A pass reads one record in so many, and its time after opening is multiplied: for rivals so slow that
+    seven rounds of whole passes would take the afternoon."""
     blocks: bool = False
     """Its items are not records but equal blocks of the tokens, one after another."""
 

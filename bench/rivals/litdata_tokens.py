@@ -16,8 +16,8 @@ BLOCK = 2048
 
 
 class LitdataTokens(Rival):
-    """Its own writer and StreamingDataset with TokensLoader, as it tells for pretraining. It keeps no records:
-    an item is the next block of 2048 tokens, whoever they belong to, so it has nothing to pad or to look up."""
+    """Its own writer and StreamingDataset with TokensLoader, as it tells for pretraining. It keeps no
+    records: an item is the next block of 2048 tokens, whoever they belong to, so nothing is padded or looked up."""
 
     name = "litdata, blocks"
     layout = "litdata"

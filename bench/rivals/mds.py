@@ -39,9 +39,9 @@ class MosaicMds(Rival):
     packages = ("mosaicml-streaming",)
 
     def load(self) -> None:
-        # Its package imports torchvision for data sets of images. Where there is none (PyPI has no build for the
-        # CPU alone), an empty module does while it is imported. transformers would take that for a real one, so
-        # it comes before.
+        # Its package imports torchvision for data sets of images. Where there is none (PyPI has no build for
+        # the CPU alone), an empty module does while it is imported. transformers would take that for a real
+        # one, so it comes before.
         importlib.import_module("transformers")
         try:
             import torchvision  # noqa: F401

@@ -30,9 +30,7 @@ class LmdbDataset(Dataset):
     def _open(self) -> None:
         import lmdb
 
-        self._environment = lmdb.open(
-            self._path, readonly=True, create=False, lock=False, readahead=False, meminit=False
-        )
+        self._environment = lmdb.open(self._path, readonly=True, create=False, lock=False, meminit=False)
         self._get = self._environment.begin(buffers=True).get
         self._process = os.getpid()
 

@@ -1,5 +1,5 @@
-"""The cache that tokcask was asked to replace, written anew from its specification: a compressed .npz file per
-section, in shards, and a manifest.json. It does what the original does, in the same order with the same calls."""
+"""The cache that tokcask was asked to replace, written anew from its specification: a compressed .npz file
+per section, in shards, and a manifest.json. It does what the original does, in the same order with the same calls."""
 
 from __future__ import annotations
 

@@ -42,8 +42,7 @@ class SqliteDataset(Dataset):
 
 
 class SqliteBlobs(Rival):
-    """Mapped, immutable, with keys put in order, and a rowid for the blobs: the fastest that its pages on speed
-    tell for blobs of this size."""
+    """Mapped, immutable, with keys put in order, as its pages on speed tell for blobs of this size."""
 
     name = "SQLite"
     layout = "sqlite"

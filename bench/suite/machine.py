@@ -49,8 +49,8 @@ def files_below(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def drop_from_page_cache(path: pathlib.Path) -> float:
-    """By posix_fadvise(DONTNEED) for each file, after it is on disk: needs no root and leaves others' files alone.
-    Files that somebody has mapped stay. Returns the share of the largest file that did."""
+    """By posix_fadvise(DONTNEED) for each file, after it is on disk: needs no root and leaves others' files
+    alone. Files that somebody has mapped stay. Returns the share of the largest file that did."""
     files = files_below(path)
     for file in files:
         fd = os.open(file, os.O_RDONLY)

@@ -1,5 +1,5 @@
-"""What each further worker process costs in memory: proportional set size from /proc/PID/smaps_rollup, at three
-stages, beside a worker that has only torch. A process of its own per rival and way to start:
+"""What each further worker process costs in memory: proportional set size from /proc/PID/smaps_rollup, at
+three stages, beside a worker that has only torch. A process of its own per rival and way to start:
 
     python -m suite.memory RIVAL|"" fork|spawn CORPUS
 """

@@ -1,5 +1,5 @@
-"""What is made once, below build/: the files, their tokens at each sequence length, and everybody's copy of them.
-Each step leaves a mark when it is complete, and the next run goes on behind it."""
+"""What is made once, below build/: the files, their tokens at each sequence length, and everybody's copy of
+them. Each step leaves a mark when it is complete, and the next run goes on behind it."""
 
 from __future__ import annotations
 

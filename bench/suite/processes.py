@@ -125,8 +125,8 @@ Measure = Callable[[int], float]
 
 
 def interleave(what: str, measures: dict[str, Measure], rounds: int, warm_up: int) -> dict[str, Any]:
-    """All in turn, then again, each time beginning with another; `warm_up` turns before do not count. Who fails
-    once is left out from then on, with the reason."""
+    """All in turn, then again, each time beginning with another; `warm_up` turns before do not count. Who
+    fails once is left out from then on, with the reason."""
     figures: dict[str, list[float]] = {name: [] for name in measures}
     failed: dict[str, str] = {}
     names = list(measures)

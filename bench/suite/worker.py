@@ -2,9 +2,9 @@
 
     python -m suite.worker RIVAL CORPUS
 
-Reads commands, one JSON object a line, and answers each with one. Between `begin` and `end` they are carried out by
-a child, forked for that after everything is imported: so each such session finds the rival as after a start, and
-what goes wrong in it costs nobody else a figure.
+Reads commands, one JSON object a line, and answers each with one. Between `begin` and `end` they are carried out
+by a child, forked for that after everything is imported: so each such session finds the rival as after a start,
+and what goes wrong in it costs nobody else a figure.
 """
 
 from __future__ import annotations
