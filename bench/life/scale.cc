@@ -147,22 +147,9 @@ void measure_prepared(const std::filesystem::path& root, std::uint64_t entries, 
       entries, random, [&](std::size_t i) { return std::int64_t{file.bytes()[table[i].offset]} + 1; });
 }
 
-Result measure(std::uint64_t entries, std::uint64_t seed) {
-  const Directory directory;
+// Puts at the cap, and the same through LMDB alone; opens on the way.
+void measure_at_cap(const Directory& directory, std::uint64_t entries, const Ids& ids, Result& result) {
   const std::filesystem::path root = directory / "store";
-  const Ids ids(seed);
-  std::mt19937_64 random(seed);
-  Result result;
-  result.entries = entries;
-  {
-    TokenizedCache cache = open(root, kNoCap);
-    const auto begin = Clock::now();
-    put(cache, ids, 0, entries);
-    result.fill_seconds = seconds_since(begin);
-    measure_gets(cache, entries, random, result);
-    result.file_bytes = cache.stats().file_bytes;
-  }
-  measure_prepared(root, entries, random, result);
   LmdbAlone lmdb(directory / "lmdb", result.file_bytes);
   lmdb.put(items_from(0, entries), kNoCap, ids);
   // To the cap: a file that is a sixteenth larger. Its leaves are filled then as sorted batches fill them,
@@ -195,6 +182,30 @@ Result measure(std::uint64_t entries, std::uint64_t seed) {
       steady = stats.run.evicted > 0 && stats.run.evicted < puts * 3 / 2;
       if (next > 4 * entries) throw std::runtime_error("nothing is evicted at the cap");
     }
+  }
+}
+
+Result measure(std::uint64_t entries, std::uint64_t seed, bool puts) {
+  const Directory directory;
+  const std::filesystem::path root = directory / "store";
+  const Ids ids(seed);
+  std::mt19937_64 random(seed);
+  Result result;
+  result.entries = entries;
+  {
+    TokenizedCache cache = open(root, kNoCap);
+    const auto begin = Clock::now();
+    put(cache, ids, 0, entries);
+    result.fill_seconds = seconds_since(begin);
+    measure_gets(cache, entries, random, result);
+    result.file_bytes = cache.stats().file_bytes;
+  }
+  measure_prepared(root, entries, random, result);
+  if (puts) measure_at_cap(directory, entries, ids, result);
+  while (result.open_ms.size() < kRounds) {
+    const auto begin = Clock::now();
+    const TokenizedCache cache = open(root, kNoCap);
+    result.open_ms.push_back(seconds_since(begin) * 1e3);
   }
   result.file_bytes = std::filesystem::file_size(root / "data.mdb");
   result.depth = depth_of(root);
@@ -233,12 +244,12 @@ void print_table(std::span<const Result> results) {
 
 int main(int argc, char** argv) {
   try {
-    const auto arguments =
-        arguments_of(argc, argv, {{"--entries", "10000,100000,1000000,5000000"}, {"--seed", "1"}});
+    const auto arguments = arguments_of(
+        argc, argv, {{"--entries", "10000,100000,1000000,5000000"}, {"--seed", "1"}, {"--puts", "yes"}});
     const std::uint64_t seed = std::stoull(arguments.at("--seed"));
     std::vector<Result> results;
     for (const std::string& entries : words_of(arguments.at("--entries"))) {
-      results.push_back(measure(std::stoull(entries), seed));
+      results.push_back(measure(std::stoull(entries), seed, arguments.at("--puts") == "yes"));
       print_json(results.back(), seed);
     }
     print_table(results);

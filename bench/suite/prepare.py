@@ -98,8 +98,11 @@ def tokcask_command() -> pathlib.Path:
     return pathlib.Path(sys.prefix) / "bin" / "tokcask"
 
 
-def warm_command(store: pathlib.Path, corpus: pathlib.Path, sequence_len: int) -> list[Any]:
+def warm_command(
+    store: pathlib.Path, corpus: pathlib.Path, sequence_len: int, include: str | None = None
+) -> list[Any]:
     words = [tokcask_command(), "warm", store, corpus, "--tokenizer", quickstart.tokenizer_file()]
+    words += ["--include", include] if include is not None else []
     return [*words, "--seq-len", sequence_len, "--max-bytes", "20G", "--json"]
 
 
