@@ -5,7 +5,9 @@
 #include <optional>
 
 #include <fmt/ranges.h>
+#include <tokcask/dataset.h>
 
+#include "../native/mapped_file.h"
 #include "lmdb_alone.h"
 #include "support.h"
 
@@ -18,6 +20,7 @@ using tokcask::TokenizedCache;
 constexpr int kRounds = 7;
 constexpr std::uint64_t kNoCap = std::uint64_t{1} << 40;
 constexpr std::size_t kGets = 20'000;
+constexpr std::size_t kPreparedGets = 200'000;
 
 std::size_t length_of(std::uint64_t number) { return 64 + mixed(number) % 193; }
 
@@ -35,6 +38,8 @@ struct Result {
   std::vector<double> put_us;
   std::vector<double> lmdb_put_us;
   std::vector<double> get_us;
+  std::vector<double> prepared_ns;
+  std::vector<double> floor_ns;
   std::vector<double> open_ms;
   std::uint64_t evicted = 0;
   std::uint64_t declined = 0;
@@ -94,6 +99,54 @@ void measure_gets(TokenizedCache& cache, std::uint64_t entries, std::mt19937_64&
   }
 }
 
+// Nanoseconds of act(i) for random i; the round before does not count.
+template <typename Act>
+std::vector<double> time_random(std::uint64_t entries, std::mt19937_64& random, Act act) {
+  std::vector<double> nanoseconds;
+  std::int64_t sum = 0;
+  for (int round = 0; round <= kRounds; ++round) {
+    std::vector<std::size_t> indices(kPreparedGets);
+    for (std::size_t& index : indices) index = random() % entries;
+    const auto begin = Clock::now();
+    for (const std::size_t index : indices) sum += act(index);
+    const double seconds = seconds_since(begin);
+    if (round > 0) nanoseconds.push_back(seconds * 1e9 / static_cast<double>(kPreparedGets));
+  }
+  if (sum == 0) throw std::runtime_error("nothing was read");
+  return nanoseconds;
+}
+
+// Gets by index from a data set, and beside them their floor: a table of 16 bytes per entry is read at
+// random, and then the file at the place that it names.
+void measure_prepared(const std::filesystem::path& root, std::uint64_t entries, std::mt19937_64& random,
+                      Result& result) {
+  {
+    std::vector<CacheKey> keys;
+    keys.reserve(entries);
+    for (std::uint64_t number = 0; number < entries; ++number) keys.push_back(key_of(number));
+    auto dataset = tokcask::TokenDataset::open(root, keys);
+    keys = {};
+    for (std::size_t i = 0; i < entries; ++i) {
+      if (!dataset.get(i)) throw std::runtime_error("an item is not there");  // checked now, and no more
+    }
+    result.prepared_ns = time_random(
+        entries, random, [&](std::size_t i) { return std::int64_t{dataset.get(i)->input_ids().front()}; });
+  }
+  const MappedFile file(root / "data.mdb");
+  struct Place {
+    std::uint64_t offset;
+    std::uint64_t unused;
+  };
+  std::vector<Place> table(entries);
+  for (Place& place : table) place = {.offset = random() % (file.bytes().size() / 8) * 8, .unused = 0};
+  std::size_t zeros = 0;  // all pages get into the page table
+  for (std::size_t offset = 0; offset < file.bytes().size(); offset += kPage)
+    zeros += file.bytes()[offset] == 0;
+  if (zeros == 0) throw std::runtime_error("no page begins with a zero");
+  result.floor_ns = time_random(
+      entries, random, [&](std::size_t i) { return std::int64_t{file.bytes()[table[i].offset]} + 1; });
+}
+
 Result measure(std::uint64_t entries, std::uint64_t seed) {
   const Directory directory;
   const std::filesystem::path root = directory / "store";
@@ -109,6 +162,7 @@ Result measure(std::uint64_t entries, std::uint64_t seed) {
     measure_gets(cache, entries, random, result);
     result.file_bytes = cache.stats().file_bytes;
   }
+  measure_prepared(root, entries, random, result);
   LmdbAlone lmdb(directory / "lmdb", result.file_bytes);
   lmdb.put(items_from(0, entries), kNoCap, ids);
   // To the cap: a file that is a sixteenth larger. Its leaves are filled then as sorted batches fill them,
@@ -154,21 +208,24 @@ void print_json(const Result& r, std::uint64_t seed) {
   fmt::print(
       "{{\"entries\": {}, \"seed\": {}, \"file_bytes\": {}, \"fill_seconds\": {:.3f}, \"put_us\": [{}], "
       "\"lmdb_put_us\": [{}], "
-      "\"get_us\": [{}], \"open_ms\": [{}], \"evicted\": {}, \"declined\": {}, \"depth\": {}}}\n",
+      "\"get_us\": [{}], \"prepared_ns\": [{}], \"floor_ns\": [{}], \"open_ms\": [{}], \"evicted\": {}, "
+      "\"declined\": {}, \"depth\": {}}}\n",
       r.entries, seed, r.file_bytes, r.fill_seconds, list(r.put_us), list(r.lmdb_put_us), list(r.get_us),
-      list(r.open_ms), r.evicted, r.declined, r.depth);
+      list(r.prepared_ns), list(r.floor_ns), list(r.open_ms), r.evicted, r.declined, r.depth);
   std::fflush(stdout);
 }
 
 void print_table(std::span<const Result> results) {
   fmt::print(
-      "\n| entries | file MiB | put at the cap µs | LMDB µs | get µs | open ms | tree depth | evicted | "
+      "\n| entries | file MiB | put at the cap µs | LMDB µs | get µs | prepared ns | floor ns | open ms | "
+      "tree depth | evicted | "
       "declined |\n"
-      "|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+      "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
   for (const Result& r : results) {
-    fmt::print("| {} | {:.0f} | {:.1f} | {:.1f} | {:.2f} | {:.1f} | {} | {} | {} |\n", r.entries,
-               static_cast<double>(r.file_bytes) / (1 << 20), median(r.put_us), median(r.lmdb_put_us),
-               median(r.get_us), median(r.open_ms), r.depth, r.evicted, r.declined);
+    fmt::print("| {} | {:.0f} | {:.1f} | {:.1f} | {:.2f} | {:.0f} | {:.0f} | {:.1f} | {} | {} | {} |\n",
+               r.entries, static_cast<double>(r.file_bytes) / (1 << 20), median(r.put_us),
+               median(r.lmdb_put_us), median(r.get_us), median(r.prepared_ns), median(r.floor_ns),
+               median(r.open_ms), r.depth, r.evicted, r.declined);
   }
 }
 

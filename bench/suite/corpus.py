@@ -3,17 +3,16 @@ Made once with a seed, or taken from a store of tokcask's."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
 
 SEQUENCE_LEN = 2048
 TOKENIZER_SHA = "be" * 32
-PAD = 0
+PAD = 199_999
 """Is no record's id, so that a collator that knows padding by its id is right too."""
 _IDS = 129_000
 
@@ -48,7 +47,9 @@ def _save(
     np.save(directory / "ids.npy", ids)
     np.save(directory / "offsets.npy", offsets)
     np.save(directory / "keys.npy", keys)
+    (directory / "keys.txt").write_bytes(b"".join(bytes(key) + b"\n" for key in keys))
     about |= {"records": len(lengths), "tokens": int(offsets[-1])}
+    about["sha256"] = hashlib.sha256(ids.data).hexdigest()
     (directory / "about.json").write_text(json.dumps(about) + "\n")  # last: the corpus is complete
 
 
@@ -61,7 +62,7 @@ def make(directory: pathlib.Path, records: int, seed: int, short: bool = False) 
     else:
         lengths = np.exp(random.normal(np.log(SEQUENCE_LEN) - 0.305 * 1.5, 1.5, records)).astype(np.int64)
         lengths = lengths.clip(1, SEQUENCE_LEN)
-    ids = random.integers(PAD + 1, _IDS, int(lengths.sum()), dtype=np.int32)
+    ids = random.integers(0, _IDS, int(lengths.sum()), dtype=np.int32)
     # Distinct and without an order, as hashes are: an odd factor permutes the numbers below 2**64.
     sections = np.arange(1, records + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     keys = [f"{section:016x}|{TOKENIZER_SHA}|{SEQUENCE_LEN}".encode() for section in sections.tolist()]
@@ -69,39 +70,21 @@ def make(directory: pathlib.Path, records: int, seed: int, short: bool = False) 
     _save(directory, ids, lengths, np.array(keys), {"seed": seed, "what": kind})
 
 
-# Run apart: a process that has the store open would lose its locks by opening it a second time. The format is
-# that of DESIGN.md.
-_KEYS_PROGRAM = """
-import lmdb, sys
-with lmdb.open(sys.argv[1], readonly=True, create=False, max_dbs=2) as environment:
-    records = environment.open_db(b"records", create=False)
-    with environment.begin(records) as transaction, transaction.cursor() as cursor:
-        for key in cursor.iternext(values=False):
-            print(key.rstrip(b"\\0").decode())
-"""
-
-
-def take(directory: pathlib.Path, store: pathlib.Path) -> None:
-    """The entries of a store of tokcask's, in an order without meaning."""
+def take(directory: pathlib.Path, store: pathlib.Path, seed: int) -> None:
+    """The entries of a store of tokcask's that have tokens, in an order without meaning."""
     import tokcask
 
-    listing = subprocess.run(
-        [sys.executable, "-c", _KEYS_PROGRAM, str(store)], check=True, capture_output=True, text=True
-    )
-    keys, rows = [], []
     with tokcask.TokenizedCache.open(store, read_only=True) as cache:
-        for line in listing.stdout.splitlines():
-            section, sha, length = line.rsplit("|", 2)
-            tokens = cache.get(tokcask.CacheKey(section, sha, int(length)))
-            if tokens is not None and len(tokens.input_ids) > 0:
-                keys.append(line.encode())
-                rows.append(tokens.input_ids.copy())
-    order = np.random.default_rng(0).permutation(len(rows))
-    lengths = np.array([len(rows[index]) for index in order], dtype=np.int64)
-    _save(
-        directory,
-        np.concatenate([rows[index] for index in order]),
-        lengths,
-        np.array([keys[index] for index in order]),
-        {"seed": None, "what": f"the entries of {store.name}"},
-    )
+        keys = sorted(map(str, cache.keys()))
+        random = np.random.default_rng(seed)
+        keys = [keys[index] for index in random.permutation(len(keys))]
+        rows = []
+        for key in keys:
+            section, sha, length = key.rsplit("|", 2)
+            rows.append(cache.get(tokcask.CacheKey(section, sha, int(length))).input_ids.copy())
+    kept = [index for index, row in enumerate(rows) if len(row) > 0]
+    lengths = np.array([len(rows[index]) for index in kept], dtype=np.int64)
+    ids = np.concatenate([rows[index] for index in kept])
+    assert ids.max() < PAD
+    about = {"seed": seed, "what": "tokens of the files"}
+    _save(directory, ids, lengths, np.array([keys[index].encode() for index in kept]), about)
