@@ -47,6 +47,18 @@ std::vector<std::uint64_t> run_starts(const lmdb::ReadTransaction& transaction) 
 
 constexpr std::uint64_t minus(std::uint64_t a, std::uint64_t b) { return a > b ? a - b : 0; }
 
+// Calls `take` with the length of each run of page numbers that follow each other.
+template <typename Take>
+void for_each_run(std::vector<std::uint64_t> pages, const Take& take) {
+  std::sort(pages.begin(), pages.end());
+  std::size_t first = 0;
+  for (std::size_t i = 1; i <= pages.size(); ++i) {
+    if (i < pages.size() && pages[i] == pages[i - 1] + 1) continue;
+    take(i - first);
+    first = i;
+  }
+}
+
 }  // namespace
 
 // ---- Room and need ----
@@ -72,6 +84,10 @@ std::uint64_t Writer::Room::free_list_pages(std::uint64_t freed) const {
   return freed / kFreePerRecord + reusable / kFreePerRecord + 2;
 }
 
+std::uint64_t Writer::Room::unused(std::uint64_t beside_values) const {
+  return reusable == 0 ? 0 : scattered * minus(reusable, beside_values) / reusable;
+}
+
 void Writer::Need::add(const Item& item, const Room& room) {
   const std::size_t key = record::round_up(item.first.canonical().size(), 8);
   const std::size_t size = item.second.tokens.record_bytes();
@@ -86,7 +102,12 @@ std::uint64_t Writer::Need::pages(const Room& room, std::uint64_t removed, std::
   return value_pages + tree + room.free_list_pages(tree + freed);
 }
 
-Writer::Room Writer::measure(std::uint64_t max_bytes) const {
+std::uint64_t Writer::Need::free_pages(const Room& room) const {
+  const std::uint64_t all = pages(room);
+  return all + room.unused(all - value_pages);
+}
+
+Writer::Room Writer::measure(std::uint64_t max_bytes, std::uint64_t value_pages) const {
   Room room;
   room.page_bytes = environment_->page_bytes();
   room.limit = max_bytes / room.page_bytes;
@@ -100,11 +121,18 @@ Writer::Room Writer::measure(std::uint64_t max_bytes) const {
   room.records = snapshot.stat(Table::kRecords);
   room.meta = snapshot.stat(Table::kMeta);
   room.slots = read_store_row(snapshot).slot_count;
+  std::vector<std::uint64_t> pages;
   for (const lmdb::FreedPages& freed : snapshot.free_list()) {
-    (freed.txnid >= oldest         ? room.held
-     : freed.txnid < snapshot.id() ? room.reusable
-                                   : room.recent) += freed.count;
+    if (freed.txnid >= oldest) {
+      room.held += freed.count;
+    } else if (freed.txnid >= snapshot.id()) {
+      room.recent += freed.count;
+    } else {
+      room.reusable += freed.count;
+      if (value_pages > 1) pages.insert(pages.end(), freed.pages.begin(), freed.pages.end());
+    }
   }
+  for_each_run(std::move(pages), [&](std::uint64_t run) { room.scattered += run % value_pages; });
   return room;
 }
 
@@ -158,13 +186,8 @@ std::uint64_t Writer::longest_run() const {
     if (freed.txnid < oldest && freed.txnid < snapshot.id())
       pages.insert(pages.end(), freed.pages.begin(), freed.pages.end());
   }
-  std::sort(pages.begin(), pages.end());
   std::uint64_t longest = 0;
-  std::uint64_t length = 0;
-  for (std::size_t i = 0; i < pages.size(); ++i) {
-    length = i > 0 && pages[i] == pages[i - 1] + 1 ? length + 1 : 1;
-    longest = std::max(longest, length);
-  }
+  for_each_run(std::move(pages), [&](std::uint64_t run) { longest = std::max(longest, run); });
   return longest;
 }
 
@@ -185,7 +208,7 @@ std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size
   std::size_t count = 0;
   while (at + count < items.size() && count < most) {
     need.add(*items[at + count].item, room);
-    if (need.pages(room) + room.reserve() > room.available()) break;
+    if (need.free_pages(room) + room.reserve() > room.available()) break;
     ++count;
   }
   return count;
@@ -403,13 +426,18 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   Extras extras(batch, notes_, *access_, max_bytes, fold);
   disk_full_ = false;
   Room room = measure(max_bytes);
+  // Of a large batch; where a few values are put, it is cheaper to try.
+  const Need all = need_of(items, 0, items.size(), room);
+  const std::uint64_t typical =
+      all.value_pages >= kStreamPages ? (all.value_pages + items.size() - 1) / items.size() : 0;
+  if (typical > 1) room = measure(max_bytes, typical);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent &&
       room.beyond(room.limit_for_values()) > 0) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
     // that the file grows less: with batches of 4,000 puts from 1.61 of the payload to 1.56, with 1,000
     // to 1.54.
     nudge(room);
-    room = measure(max_bytes);
+    room = measure(max_bytes, typical);
   }
   std::size_t most = items.size();
   unsigned attempt = 0;
@@ -422,7 +450,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     if (made == 0) return false;
     ++attempt;
     most = made;
-    room = measure(max_bytes);
+    room = measure(max_bytes, typical);
     return true;
   };
   for (std::size_t at = 0; at < items.size();) {
@@ -441,7 +469,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     const bool was_full = disk_full_;
     const std::size_t written = count > 0 ? put_with_more(items, at, count, room, extras) : 0;
     if (disk_full_ != was_full) {
-      room = measure(max_bytes);
+      room = measure(max_bytes, typical);
       continue;
     }
     if (written < count && std::exchange(scattered_, false)) {
@@ -465,7 +493,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
       if (new_file_) throw Replaced{};
       ++at;
     }
-    if (changed) room = measure(max_bytes);
+    if (changed) room = measure(max_bytes, typical);
     most = items.size();
     attempt = 0;
     room_made = false;
@@ -476,8 +504,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     // Where some may not make others go, see weigh(), the next batch may not either.
     const bool all_may = std::all_of(items.begin(), items.end(),
                                      [](const Candidate& item) { return item.older_than == kNever; });
-    const std::uint64_t pages = need_of(items, 0, items.size(), room).value_pages;
-    last_pages_ = {all_may && pages >= kStreamPages ? pages : 0, last_pages_[0]};
+    last_pages_ = {all_may && all.value_pages >= kStreamPages ? all.value_pages : 0, last_pages_[0]};
   }
   for (const bool with_files : {true, false}) {
     if (!extras.wanted()) return;
@@ -486,7 +513,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     commit.finish();
     if (!may_commit(commit, room, extras.changes(room), 0)) continue;
     if (!disk_has(commit, room, extras.changes(room), 0)) {
-      room = measure(max_bytes);
+      room = measure(max_bytes, typical);
       if (!may_commit(commit, room, extras.changes(room), 0)) continue;
     }
     commit.commit();
@@ -581,7 +608,7 @@ std::vector<Victim> Writer::victims_ahead(const Candidates& items, std::size_t e
   if (coming == 0) return {};
   const std::uint64_t changes = 2 * std::max(later.count, now.count);
   const std::uint64_t kept = room.reserve() + slack_ + room.tree_pages(changes, now.node_bytes);
-  const std::uint64_t left = minus(room.available(), now.pages(room));
+  const std::uint64_t left = minus(room.available(), now.free_pages(room));
   const std::uint64_t wanted = minus(coming + kept + ahead(room), left + room.recent + room.held);
   if (wanted == 0) return {};
   const std::uint64_t protected_from = access_->runs().oldest_start().value_or(kNever);
@@ -622,7 +649,8 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     const std::uint64_t need =
         more_come ? slack_ + group.need.pages(room, count, group.need.value_pages + kFreePerRecord)
                   : group.need.pages(room);
-    const std::uint64_t by_number = minus(need + room.reserve(), room.available());
+    const std::uint64_t unused = room.unused(need - group.need.value_pages);
+    const std::uint64_t by_number = minus(need + unused + room.reserve(), room.available());
     std::uint64_t wanted =
         attempt == 0
             ? std::max<std::uint64_t>(by_number, 1)

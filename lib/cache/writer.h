@@ -128,6 +128,8 @@ class Writer {
     std::uint64_t reusable = 0;  // on the free list, and free for the next transaction
     std::uint64_t recent = 0;    // on the free list; two commits from now reusable
     std::uint64_t held = 0;      // on the free list, but a reader's snapshot has them
+    // Reusable pages that lie in pieces too small for a value of the size that was asked about.
+    std::uint64_t scattered = 0;
     std::uint64_t slots = 0;
     lmdb::TableStat records;
     lmdb::TableStat meta;
@@ -141,6 +143,9 @@ class Writer {
     [[nodiscard]] std::uint64_t available() const { return beyond(limit_for_values()) + reusable; }
     [[nodiscard]] std::uint64_t beyond(std::uint64_t end) const { return end > used ? end - used : 0; }
     [[nodiscard]] std::uint64_t bytes() const { return limit * page_bytes; }
+    // Scattered pages that a transaction with so many pages beside values leaves unused: LMDB takes the
+    // lowest page for each, scattered or not.
+    [[nodiscard]] std::uint64_t unused(std::uint64_t beside_values) const;
     // Never given to puts, so that entries can always be removed.
     [[nodiscard]] std::uint64_t reserve() const;
     // Pages beyond the end of the file that the disk shall have blocks for: the reserve and the cushions of a
@@ -157,6 +162,8 @@ class Writer {
     std::uint64_t value_pages = 0;
     std::uint64_t node_bytes = 0;
     void add(const Item& item, const Room& room);
+    // Free pages that there have to be, of which some may lie scattered.
+    [[nodiscard]] std::uint64_t free_pages(const Room& room) const;
     // With so many entries of so many pages removed in the same transaction.
     [[nodiscard]] std::uint64_t pages(const Room& room, std::uint64_t removed = 0,
                                       std::uint64_t freed = 0) const;
@@ -177,7 +184,8 @@ class Writer {
     std::vector<std::uint32_t> slots;
   };
 
-  [[nodiscard]] Room measure(std::uint64_t max_bytes) const;
+  // With values of `value_pages` in mind, if that is not 0.
+  [[nodiscard]] Room measure(std::uint64_t max_bytes, std::uint64_t value_pages = 0) const;
   [[nodiscard]] static std::size_t fitting(const Room& room, const Candidates& items, std::size_t at,
                                            std::size_t most);
   [[nodiscard]] static bool may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
