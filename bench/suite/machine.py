@@ -45,7 +45,9 @@ def file_system(directory: pathlib.Path) -> str:
 
 
 def files_below(path: pathlib.Path) -> list[pathlib.Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    if path.is_file():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
 
 
 def drop_from_page_cache(path: pathlib.Path) -> float:
