@@ -57,6 +57,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     printf '%s\n' python3 python3-venv python3-dev
   fi
   command -v pkg-config >/dev/null || echo pkg-config
+  # Meson uses it: the library is compiled twice with the same flags, for its tests and for Python.
+  command -v ccache >/dev/null || echo ccache
   while read -r module package; do
     pkg-config --exists "$module" 2>/dev/null || echo "$package"
   done <<'LIST'
