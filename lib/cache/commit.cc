@@ -66,7 +66,7 @@ template void TokenizerNames::refresh(const lmdb::WriteTransaction&, std::uint32
 template <typename Transaction>
 rows::StoreRow read_store_row(const Transaction& transaction) {
   const auto value = transaction.get(Table::kMeta, MetaKey(Tag::kStore, 0).bytes());
-  const auto row = value ? rows::read_row<rows::StoreRow>(*value) : std::nullopt;
+  auto row = value ? rows::read_row<rows::StoreRow>(*value) : std::nullopt;
   if (!row || std::memcmp(row->magic, rows::kStoreMagic, sizeof rows::kStoreMagic) != 0) {
     throw Error(Errc::kDamaged, "has no store row, so it is not a tokcask store or is damaged");
   }
@@ -74,6 +74,11 @@ rows::StoreRow read_store_row(const Transaction& transaction) {
     throw Error(Errc::kDamaged, fmt::format("has format version {}, and this program reads version {}",
                                             row->format_version, rows::kFormatVersion));
   }
+  // Counts that a damaged disk changed must not be counted to: each chunk, and each name, is a row.
+  const std::uint64_t there = transaction.stat(Table::kMeta).entries;
+  row->slot_count =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(row->slot_count, there * rows::kEntriesPerChunk));
+  row->tokenizer_count = static_cast<std::uint32_t>(std::min<std::uint64_t>(row->tokenizer_count, there));
   return *row;
 }
 

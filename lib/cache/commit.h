@@ -36,7 +36,8 @@ class TokenizerNames {
   std::unordered_map<std::string, std::uint32_t> numbers_;
 };
 
-// The store row of a snapshot. Throws Error(kDamaged) if there is none of this format.
+// The store row of a snapshot, with no greater counts than there can be. Throws Error(kDamaged) if there is
+// none of this format.
 template <typename Transaction>
 rows::StoreRow read_store_row(const Transaction& transaction);
 

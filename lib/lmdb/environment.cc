@@ -111,6 +111,15 @@ Bytes empty_leaf(std::size_t page_bytes) {
   return std::as_bytes(std::span(&leaf, 1));
 }
 
+TableStat stat_of(const Environment& environment, MDB_txn* txn, unsigned dbi,
+                  const std::filesystem::path& path) {
+  MDB_stat stat;
+  const int code = mdb_stat(txn, dbi, &stat);
+  environment.require_read();
+  check(code, "read a table's figures", path);
+  return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
+}
+
 std::size_t index(Table table) { return static_cast<std::size_t>(table); }
 
 }  // namespace
@@ -327,11 +336,7 @@ std::optional<Bytes> ReadTransaction::get(Table table, Bytes key) const {
 }
 
 TableStat ReadTransaction::stat(Table table) const {
-  MDB_stat stat;
-  const int code = mdb_stat(txn_, environment_->tables_[index(table)], &stat);
-  environment_->require_read();
-  check(code, "read a table's figures", environment_->path_);
-  return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
+  return stat_of(*environment_, txn_, environment_->tables_[index(table)], environment_->path_);
 }
 
 std::vector<FreedPages> ReadTransaction::free_list() const {
@@ -368,6 +373,10 @@ WriteTransaction::~WriteTransaction() {
 
 std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
   return get_value(*environment_, txn_, environment_->tables_[index(table)], key, environment_->path_);
+}
+
+TableStat WriteTransaction::stat(Table table) const {
+  return stat_of(*environment_, txn_, environment_->tables_[index(table)], environment_->path_);
 }
 
 void WriteTransaction::put(Table table, Bytes key, Bytes value) {

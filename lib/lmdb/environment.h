@@ -170,6 +170,7 @@ class WriteTransaction {
   WriteTransaction& operator=(const WriteTransaction&) = delete;
 
   [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
+  [[nodiscard]] TableStat stat(Table table) const;
   void put(Table table, Bytes key, Bytes value);
   // Space for a value of `size` bytes under `key`, to be filled before the next call. Heap memory, not the
   // map. The second is one more than the last page taken, for a value in overflow pages; 0 for an inline one.

@@ -345,6 +345,25 @@ TEST_CASE("verify finds nothing in a sound store that is written to meanwhile") 
   writer.join();
 }
 
+TEST_CASE("counts in the store row that cannot be are not counted to") {
+  Fixture f;
+  f.expect_damage();
+  fill(f, 300);
+  change_value(f, "meta", rows::MetaKey(rows::Tag::kStore, 0).bytes(), [](std::vector<std::byte>& value) {
+    auto row = rows::read_row<rows::StoreRow>(value).value();
+    row.slot_count |= 0xff000000U;
+    row.tokenizer_count |= 0x7f000000U;
+    std::memcpy(value.data(), &row, sizeof row);
+  });
+  auto cache = f.open();
+  CHECK(cache.survey().groups.size() == 1);
+  CHECK(cache.tokenizers().size() < 100);
+  static_cast<void>(cache.verify());
+  cache.put(key(999), {.input_ids = ids(999, 10)});
+  cache.flush();
+  CHECK(cache.get(key(999)));
+}
+
 // ---- When what is checked ----
 
 TEST_CASE("a file that is cut off while it is open gives misses, no signal, and is saved by the next open") {
