@@ -88,10 +88,10 @@ std::uint64_t Writer::Room::unused(std::uint64_t beside_values) const {
   return reusable == 0 ? 0 : scattered * minus(reusable, beside_values) / reusable;
 }
 
-void Writer::Need::add(const Item& item, const Room& room) {
+void Writer::Need::add(const Item& item, std::uint64_t page_bytes) {
   const std::size_t key = record::round_up(item.first.canonical().size(), 8);
   const std::size_t size = item.second.tokens.record_bytes();
-  const std::uint64_t pages = lmdb::value_pages(key, size, room.page_bytes);
+  const std::uint64_t pages = lmdb::value_pages(key, size, page_bytes);
   ++count;
   value_pages += pages;
   node_bytes += 10 + key + (pages > 0 ? 8 : size);
@@ -165,9 +165,10 @@ bool Writer::disk_has(const Commit& commit, const Room& room, std::uint64_t chan
   return disk_has(end + room.lead(), room.limit);
 }
 
-Writer::Need Writer::need_of(const Candidates& items, std::size_t at, std::size_t count, const Room& room) {
+Writer::Need Writer::need_of(const Candidates& items, std::size_t at, std::size_t count,
+                             std::uint64_t page_bytes) {
   Need need;
-  for (std::size_t i = at; i < at + count; ++i) need.add(*items[i].item, room);
+  for (std::size_t i = at; i < at + count; ++i) need.add(*items[i].item, page_bytes);
   return need;
 }
 
@@ -207,7 +208,7 @@ std::size_t Writer::fitting(const Room& room, const Candidates& items, std::size
   Need need;
   std::size_t count = 0;
   while (at + count < items.size() && count < most) {
-    need.add(*items[at + count].item, room);
+    need.add(*items[at + count].item, room.page_bytes);
     if (need.free_pages(room) + room.reserve() > room.available()) break;
     ++count;
   }
@@ -425,12 +426,11 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   slack_ -= slack_ / 64;
   Extras extras(batch, notes_, *access_, max_bytes, fold);
   disk_full_ = false;
-  Room room = measure(max_bytes);
   // Of a large batch; where a few values are put, it is cheaper to try.
-  const Need all = need_of(items, 0, items.size(), room);
+  const Need all = need_of(items, 0, items.size(), environment_->page_bytes());
   const std::uint64_t typical =
       all.value_pages >= kStreamPages ? (all.value_pages + items.size() - 1) / items.size() : 0;
-  if (typical > 1) room = measure(max_bytes, typical);
+  Room room = measure(max_bytes, typical);
   if (items.size() >= kWorthANudge && room.recent > kWorthANudge && room.reusable < room.recent &&
       room.beyond(room.limit_for_values()) > 0) {
     // Most of what is free was freed by the commit before this one. One small commit makes it reusable, so
@@ -474,7 +474,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     }
     if (written < count && std::exchange(scattered_, false)) {
       // Enough pages are free, but not side by side.
-      const std::uint64_t rest = need_of(items, at + written, count - written, room).value_pages;
+      const std::uint64_t rest = need_of(items, at + written, count - written, room.page_bytes).value_pages;
       slack_ = std::min(slack_ + rest, room.limit / 16);
     }
     bool changed = true;  // what room says
@@ -524,7 +524,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
 // As put_group(), with as much else in the same commit as there is room for.
 std::size_t Writer::put_with_more(const Candidates& items, std::size_t at, std::size_t count,
                                   const Room& room, Extras& extras) {
-  const Need need = need_of(items, at, count, room);
+  const Need need = need_of(items, at, count, room.page_bytes);
   Along along;
   along.victims = victims_ahead(items, at + count, need, room);
   const std::uint64_t tree =
@@ -549,12 +549,12 @@ std::size_t Writer::put_with_more(const Candidates& items, std::size_t at, std::
 // commit could pass the limit it is aborted, and the number of puts returned that were still within.
 std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size_t count, const Room& room,
                               const Along& along) {
-  const Need all = need_of(items, at, count, room);
+  const Need all = need_of(items, at, count, room.page_bytes);
   const std::uint64_t changes =
       count + along.victims.size() + (along.extras != nullptr ? along.extras->changes(room) : 0);
   Need replaced;
   for (std::size_t i = at; i < at + count; ++i) {
-    if (!items[i].put().is_new) replaced.add(*items[i].item, room);
+    if (!items[i].put().is_new) replaced.add(*items[i].item, room.page_bytes);
   }
   const std::uint64_t freed = replaced.value_pages + pages_of(along.victims, room);
   const std::unique_ptr<Commit> begun = begin_commit(room, room.tree_pages(changes, all.node_bytes) + freed);
@@ -563,7 +563,7 @@ std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size
   Need need;
   for (std::size_t i = 0; i < count; ++i) {
     const Item& item = *items[at + i].item;
-    need.add(item, room);
+    need.add(item, room.page_bytes);
     stamps.emplace_back(commit.put(item.first, item.second), item.second.stamp);
     if (may_commit(commit, room, need.count, need.node_bytes)) continue;
     scattered_ = scattered_ || commit.end_page() > std::max(room.limit_for_values(), room.used);
@@ -600,7 +600,7 @@ std::vector<Victim> Writer::victims_ahead(const Candidates& items, std::size_t e
   Need later;
   std::uint64_t older_than = kNever;
   for (std::size_t i = end; i < items.size() && later.value_pages < most; ++i) {
-    later.add(*items[i].item, room);
+    later.add(*items[i].item, room.page_bytes);
     older_than = std::min({older_than, items[i].older_than, items[i].put().stamp});
   }
   // Two more batches like the last two, where they come one after the other.
@@ -626,7 +626,7 @@ std::vector<Victim> Writer::victims_ahead(const Candidates& items, std::size_t e
 std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned attempt, const Room& room) {
   waited_in_vain_ = false;
   Need first;
-  first.add(*items[at].item, room);
+  first.add(*items[at].item, room.page_bytes);
   if (first.pages(room) + room.reserve() > room.limit) return 0;
   const std::uint64_t lacking = minus(first.pages(room) + room.reserve(), room.available());
   const std::uint64_t protected_from = access_->runs().oldest_start().value_or(kNever);
@@ -718,7 +718,7 @@ Writer::Group Writer::group_of(const Candidates& items, std::size_t at, std::uin
   Group group;
   for (std::size_t i = at; i < items.size() && group.need.count < most; ++i) {
     if (i > at && (group.need.value_pages > room.limit / 16 || group.need.pages(room) > most_pages)) break;
-    group.need.add(*items[i].item, room);
+    group.need.add(*items[i].item, room.page_bytes);
     group.older_than = std::min({group.older_than, items[i].older_than, items[i].put().stamp});
   }
   return group;
@@ -759,7 +759,7 @@ std::string Writer::why_declined(const Candidate& item, const Room& room) const 
                                         : fmt::format("budget of {} bytes", room.bytes());
   const char* const advice = disk_full_ ? "free some space" : "raise max_bytes";
   Need need;
-  need.add(*item.item, room);
+  need.add(*item.item, room.page_bytes);
   if (need.pages(room) + room.reserve() > room.limit)
     return fmt::format("{} is too large for the {}, and is not stored", key, budget);
   if (waited_in_vain_) {

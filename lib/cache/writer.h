@@ -161,7 +161,7 @@ class Writer {
     std::uint64_t count = 0;
     std::uint64_t value_pages = 0;
     std::uint64_t node_bytes = 0;
-    void add(const Item& item, const Room& room);
+    void add(const Item& item, std::uint64_t page_bytes);
     // Free pages that there have to be, of which some may lie scattered.
     [[nodiscard]] std::uint64_t free_pages(const Room& room) const;
     // With so many entries of so many pages removed in the same transaction.
@@ -191,7 +191,7 @@ class Writer {
   [[nodiscard]] static bool may_commit(const Commit& commit, const Room& room, std::uint64_t changes,
                                        std::uint64_t node_bytes, bool finished = false);
   [[nodiscard]] static Need need_of(const Candidates& items, std::size_t at, std::size_t count,
-                                    const Room& room);
+                                    std::uint64_t page_bytes);
   [[nodiscard]] static std::uint64_t pages_of(std::span<const Victim> victims, const Room& room);
   [[nodiscard]] std::uint64_t longest_run() const;
   [[nodiscard]] std::unique_ptr<Commit> begin_commit(const Room& room, std::uint64_t freed);
