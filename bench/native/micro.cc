@@ -26,7 +26,6 @@ using tokcask::TokenDataset;
 using tokcask::TokenizedCache;
 
 constexpr std::size_t kBatch = 64;
-constexpr std::size_t kStored = 10'000;  // records of the benchmarks of puts
 constexpr std::uint64_t kSeed = 20261125;
 
 // All that is measured over, opened once.
@@ -201,18 +200,15 @@ void sum_flat(benchmark::State& state) {
 }
 BENCHMARK(sum_flat)->Unit(benchmark::kMillisecond);
 
-// Puts of 10,000 records into a new store, the flush included; durable. Each iteration is a store.
+// Puts of all records into a new store, the close included; durable. Each iteration is a store.
 template <typename Store>
 void run_store(benchmark::State& state, const char* name, Store store) {
-  const std::size_t count = std::min(kStored, data->corpus.size());
-  std::int64_t bytes = 0;
-  for (std::size_t i = 0; i < count; ++i)
-    bytes += static_cast<std::int64_t>(data->corpus.row(i).size_bytes());
+  const auto bytes = static_cast<std::int64_t>(data->flat.size() * sizeof(std::int32_t));
   const std::filesystem::path root = data->scratch / name;
   for (auto _ : state) {
     std::filesystem::remove_all(root);
     const auto begin = std::chrono::steady_clock::now();
-    store(root, count);
+    store(root, data->corpus.size());
     state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   std::filesystem::remove_all(root);

@@ -68,11 +68,11 @@ class TokenDataset::Impl {
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
-  void look_up(std::span<const std::size_t> indices, const Prepared::Hit& hit) {
+  void look_up(std::span<const std::size_t> indices, std::span<std::optional<TokenView>> views) {
     const auto lease = handle_.lease();
     Prepared& prepared = this->prepared();
     for (const std::size_t index : indices) check(index);
-    prepared.look_up(*lease, *lease.run(), indices, hit);
+    prepared.look_up(*lease, *lease.run(), indices, views);
   }
 
   void prefetch(std::span<const std::size_t> indices) {
@@ -112,9 +112,13 @@ class TokenDataset::Impl {
     const auto lease = handle_.lease();
     auto table = Prepared::attach(*lease, keys);
     // Who does not ask what is missing may have an older one. It finds what has changed by its key.
-    if (table &&
-        (missing == MissingKeys::kKeep || (table->shared().txnid() == lease->snapshot()->transaction().id() &&
-                                           missing_in(table->shared().places(), derive()) == 0))) {
+    const auto is_newest = [&](const shm::KeyTable& shared) {
+      return shared.txnid() == lease->snapshot()->transaction().id() &&
+             shared.data_mtime_ns() == lease->modified_ns();
+    };
+    if (table && (missing == MissingKeys::kKeep ||
+                  (is_newest(table->shared()) && missing_in(table->shared().places(), derive()) == 0))) {
+      lease->protect(table->shared().places());
       return table;
     }
     const Resolution made = lease->resolve(keys, derive());
@@ -130,6 +134,7 @@ class TokenDataset::Impl {
                                                  const record::KeyList& keys) {
     Resolution made;
     made.txnid = all.txnid;
+    made.data_mtime_ns = all.data_mtime_ns;
     std::vector<CacheKey> left;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       if (!is_there(all.places[i], derive())) continue;
@@ -180,13 +185,13 @@ std::size_t TokenDataset::size() const noexcept { return impl_->size(); }
 
 std::optional<TokenView> TokenDataset::get(std::size_t index) {
   std::optional<TokenView> view;
-  impl_->look_up({&index, 1}, [&](std::size_t, TokenView found) { view = std::move(found); });
+  impl_->look_up({&index, 1}, {&view, 1});
   return view;
 }
 
 std::vector<std::optional<TokenView>> TokenDataset::get_many(std::span<const std::size_t> indices) {
   std::vector<std::optional<TokenView>> views(indices.size());
-  impl_->look_up(indices, [&](std::size_t i, TokenView view) { views[i] = std::move(view); });
+  impl_->look_up(indices, views);
   return views;
 }
 

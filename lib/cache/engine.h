@@ -1,8 +1,8 @@
 // The engine: one open store in one process, shared by all handles and views of it there.
 //
-// Read side: snapshots. A look-up takes the newest one, and gives it up at its end unless a view keeps it; so
-// an idle handle pins no pages. Write side: puts gather in a batch that a background thread commits, or a
-// caller of flush(). get() looks into the batch first.
+// Read side: snapshots. A look-up takes the newest one, which is kept for the next look-ups, and given up
+// when none comes and no view has it (keeper.h); so an idle handle pins no pages. Write side: puts gather in
+// a batch that a background thread commits, or a caller of flush(). get() looks into the batch first.
 //
 // When data.mdb is replaced by a new file (see compact.h), a new engine belongs to that one. The old engine
 // serves what it has until all have moved on, and lives as long as a view needs it. Handles move with their
@@ -41,6 +41,7 @@
 
 #include "cache/commit.h"
 #include "cache/history.h"
+#include "cache/keeper.h"
 #include "cache/pending.h"
 #include "cache/populator.h"
 #include "cache/relatives.h"
@@ -79,6 +80,7 @@ TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_
 // Where the records of a list of keys lie in one snapshot.
 struct Resolution {
   std::uint64_t txnid = 0;
+  std::int64_t data_mtime_ns = 0;  // of the file, looked at after the transaction had begun
   std::vector<shm::Place> places;
 };
 
@@ -161,9 +163,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds. Of
   // another sequence length where `derive_lengths`, and where that serves.
   Resolution resolve(const record::KeyList& keys, bool derive_lengths);
+  // Protects what the places name, as resolve() does.
+  void protect(std::span<const shm::Place> places) noexcept;
   // data.mdb as this process has it mapped: LMDB's map, reserved once, so the address never changes.
   [[nodiscard]] const std::byte* map() const noexcept { return environment_->map(); }
   [[nodiscard]] std::uint64_t file_bytes() const { return environment_->file_bytes(); }
+  [[nodiscard]] std::int64_t modified_ns() const { return environment_->modified_ns(); }
   // The entry rows of a chunk of slots as the snapshot has them (rows::EntryChunk), or null.
   const std::byte* entry_chunk(const Snapshot& snapshot, std::uint64_t number);
   std::uint32_t slot_count(const Snapshot& snapshot);
@@ -303,6 +308,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   std::mutex read_mutex_;
   std::weak_ptr<Snapshot> current_;
+  Keeper keeper_;
   std::vector<std::unique_ptr<lmdb::ReadTransaction>> idle_;  // reset; each keeps a reader slot
   // By slot, the low half of the generation whose checksum this process has seen to be right; 0: none.
   std::vector<std::uint32_t> checked_;

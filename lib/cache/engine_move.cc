@@ -113,6 +113,7 @@ bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait)
   next.pending_changed_.notify_all();
 
   if (raised_.exchange(false)) next.raised_ = true;
+  keeper_.let_go();
   const std::lock_guard lock(runs_mutex_);
   std::erase(runs_, run);
   return true;
@@ -124,6 +125,7 @@ void Engine::leave(const std::shared_ptr<Run>& run) {
     const std::lock_guard lock(commit_mutex_);
     run->leave();
   }
+  keeper_.let_go();
   const std::lock_guard lock(runs_mutex_);
   std::erase(runs_, run);
 }

@@ -54,24 +54,29 @@ std::shared_ptr<Snapshot> Engine::snapshot() {
     throw Error(Errc::kIo,
                 fmt::format("{}: was replaced, and the new file cannot be opened now", data_.string()));
   }
-  std::shared_ptr<Snapshot> stale;  // let go of after the lock
   environment_->require_whole();
-  const std::lock_guard lock(read_mutex_);
-  if (auto shared = current_.lock()) {
-    if (shared->transaction().id() == environment_->last_txnid()) return shared;
-    stale = std::move(shared);
+  if (auto kept = keeper_.find(environment_->last_txnid())) return kept;
+  std::shared_ptr<Snapshot> newest;
+  std::shared_ptr<Snapshot> stale;  // let go of after the lock
+  {
+    const std::lock_guard lock(read_mutex_);
+    newest = current_.lock();
+    if (newest && newest->transaction().id() != environment_->last_txnid()) stale = std::move(newest);
+    if (!newest) {
+      std::unique_ptr<lmdb::ReadTransaction> transaction;
+      if (idle_.empty()) {
+        transaction = std::make_unique<lmdb::ReadTransaction>(*environment_);
+      } else {
+        idle_.back()->renew();
+        transaction = std::move(idle_.back());
+        idle_.pop_back();
+      }
+      newest = std::make_shared<Snapshot>(shared_from_this(), std::move(transaction));
+      current_ = newest;
+    }
   }
-  std::unique_ptr<lmdb::ReadTransaction> transaction;
-  if (idle_.empty()) {
-    transaction = std::make_unique<lmdb::ReadTransaction>(*environment_);
-  } else {
-    idle_.back()->renew();
-    transaction = std::move(idle_.back());
-    idle_.pop_back();
-  }
-  auto fresh = std::make_shared<Snapshot>(shared_from_this(), std::move(transaction));
-  current_ = fresh;
-  return fresh;
+  keeper_.keep(newest);
+  return newest;
 }
 
 void Engine::give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexcept {
@@ -153,6 +158,33 @@ std::optional<TokenView> Engine::pending_view(const CacheKey& key, const Run& ru
 }
 
 std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
+  run.note(key);
+  if (auto view = pending_view(key, run)) {
+    ++run.hits;
+    return view;
+  }
+  try {
+    std::shared_ptr<Snapshot> snapshot = this->snapshot();
+    Found found;
+    {
+      const std::lock_guard lock(read_mutex_);
+      const lmdb::ReadTransaction& transaction = snapshot->transaction();
+      found =
+          look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()),
+                  key, run.options.verify);
+    }
+    check({&found, 1}, run.options.verify);
+    if (found.record) {
+      const std::uint64_t stamp = access_->next_stamp();
+      run.used(stamp);
+      if (!run.options.observe) access_->touch(found.record->header.slot, stamp);
+      ++run.hits;
+      return view_of(found, std::move(snapshot));
+    }
+  } catch (const Error&) {
+    // Told of below.
+  }
+  // What is not there, or damaged, or has to be derived, is the work of look_up_many() alone.
   std::optional<TokenView> view;
   look_up_many({&key, 1}, true, run, [&](std::size_t, TokenView found) { view = std::move(found); });
   return view;

@@ -96,6 +96,7 @@ Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
   // One of its own: a snapshot that is shared is used under a lock, and this takes a while.
   const lmdb::ReadTransaction transaction(*environment_);
   resolution.txnid = transaction.id();
+  resolution.data_mtime_ns = environment_->modified_ns();
   std::optional<Relatives> relatives;
   if (derive_lengths) {
     const std::lock_guard lock(read_mutex_);
@@ -155,6 +156,13 @@ Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
     resolution.places[at.index] = {offset | flags, header.generation, length, header.slot};
   }
   return resolution;
+}
+
+void Engine::protect(std::span<const shm::Place> places) noexcept {
+  const std::uint64_t stamp = access_->next_stamp();
+  for (const shm::Place& place : places) {
+    if (place.known()) access_->touch(place.slot, stamp);
+  }
 }
 
 }  // namespace tokcask

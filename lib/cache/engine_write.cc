@@ -213,6 +213,7 @@ bool Engine::commit_in_background() noexcept {
 }
 
 Writer& Engine::writer() {
+  keeper_.let_go();  // what this process keeps for look-ups to come shall not pin what is freed now
   if (!writer_) {
     writer_ = std::make_unique<Writer>(*environment_, *access_, root_,
                                        [this](std::string_view text) { message(Severity::kWarning, text); });

@@ -31,6 +31,10 @@ std::uint16_t fingerprint(const shm::Place& place) {
 // More look-ups by key than this are worth a new table of so many items.
 std::uint64_t worth_a_table(std::size_t items) { return std::max(kFewLookUps, items / kShareByKey); }
 
+// What tables that are not in use may take on the disk, for the next run: beside a store of short texts one
+// of all its keys takes a tenth of data.mdb, usually a hundredth.
+std::uint64_t keep_bytes(const Engine& engine) { return engine.file_bytes() / 8; }
+
 }  // namespace
 
 struct Prepared::Epoch {
@@ -49,7 +53,7 @@ Prepared::Table::Table(std::unique_ptr<const shm::KeyTable> shared, const record
     : shared_(std::move(shared)), keys_(keys), checked_(shared_->places().size()) {}
 
 std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, const record::KeyList& keys) {
-  auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes());
+  auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes(), keep_bytes(engine));
   // Its checksum was right a moment ago.
   const auto own = shared ? record::KeyList::of(shared->keys()) : std::nullopt;
   return own && own->size() == keys.size() ? std::make_shared<const Table>(std::move(shared), *own) : nullptr;
@@ -58,8 +62,8 @@ std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, co
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,
                                                          const record::KeyList& keys) {
   const WithoutFileLimitSignal quiet;
-  auto shared =
-      shm::KeyTable::publish(engine.root(), {engine.file_uuid(), made.txnid, made.places, keys.bytes()});
+  auto shared = shm::KeyTable::publish(engine.root(), {engine.file_uuid(), made.txnid, made.data_mtime_ns,
+                                                       made.places, keys.bytes(), keep_bytes(engine)});
   if (!shared->why_private().empty()) {
     engine.message(Severity::kInfo,
                    fmt::format("{}: cannot share a table of keys with processes that are not "
@@ -91,7 +95,10 @@ std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine, const 
     epoch->txnid = txnid;
     const std::uint64_t made = table_->shared().txnid();
     epoch->of_file = table_->shared().store() == engine.file_uuid();
-    epoch->exact = epoch->of_file && made == txnid;
+    // A table of an earlier run: of this transaction too only if nothing was written to the file since, be it
+    // by somebody who put an older copy of it in its place.
+    epoch->exact =
+        epoch->of_file && made == txnid && table_->shared().data_mtime_ns() == engine.modified_ns();
     epoch->usable = epoch->of_file && made <= txnid && engine.map() != nullptr;
     epoch->file_bytes = engine.file_bytes();
     if (epoch->usable && !epoch->exact) {
@@ -178,7 +185,8 @@ bool Prepared::is_of_item(Engine& engine, const Snapshot& snapshot, const Table&
   return record.header.key_hash == record::hash_key(canonical);
 }
 
-// Most of what an item costs is waiting for memory, its place and its header; these waits can overlap.
+// Most of what an item costs is waiting for memory: its place, then its header, its first ids and its stamp.
+// These waits can overlap.
 void Prepared::fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices) {
   if (!epoch.usable) return;
   const std::span<const shm::Place> places = epoch.table->shared().places();
@@ -188,23 +196,28 @@ void Prepared::fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const s
   }
   for (const std::size_t index : indices) {
     const shm::Place& place = places[index];
-    if (place.offset() < epoch.file_bytes) __builtin_prefetch(engine.map() + place.offset());
+    if (place.offset() < epoch.file_bytes) {
+      const std::byte* const record = engine.map() + place.offset();
+      __builtin_prefetch(record);
+      __builtin_prefetch(record + sizeof(record::Header));
+    }
     engine.access().fetch_ahead(place.slot);
   }
 }
 
-void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> indices, const Hit& hit) {
+void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> indices,
+                       std::span<std::optional<TokenView>> views) {
   std::vector<std::size_t> rest;  // positions
   std::shared_ptr<const Epoch> epoch;
   try {
     const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
     epoch = epoch_of(engine, *snapshot);
     epoch->table->shared().keep_whole(os::coarse_now_ns());
+    fetch_ahead(engine, *epoch, indices);
     const std::uint64_t stamp = engine.access().next_stamp();
     run.used(stamp);
     const std::span<const shm::Place> places = epoch->table->shared().places();
     std::uint64_t derived = 0;
-    if (indices.size() > 1) fetch_ahead(engine, *epoch, indices);
     for (std::size_t i = 0; i < indices.size(); ++i) {
       const bool is_derived = places[indices[i]].is_derived();
       const bool usable = !is_derived || run.options.derive_lengths;
@@ -217,7 +230,7 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
       }
       if (!run.options.observe) engine.access().touch(record->header.slot, stamp);
       if (is_derived) ++derived;
-      hit(i, view_of(record->ids, record->mask, snapshot));
+      views[i] = view_of(record->ids, record->mask, snapshot);
     }
     if (rest.size() < indices.size()) run.hits += indices.size() - rest.size();
     if (derived > 0) run.derived += derived;
@@ -243,11 +256,10 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
     report_damage(engine, *table);
   }
   std::uint64_t found = 0;
-  auto views = engine.get_many(keys, run);
+  auto by_keys = engine.get_many(keys, run);
   for (std::size_t k = 0; k < rest.size(); ++k) {
-    if (!views[k]) continue;
-    ++found;
-    hit(rest[k], *std::move(views[k]));
+    if (by_keys[k]) ++found;
+    views[rest[k]] = std::move(by_keys[k]);
   }
   const std::uint64_t by_key = table->by_key_.fetch_add(found, std::memory_order_relaxed) + found;
   // One of a file that was replaced is good for nothing any more.

@@ -18,7 +18,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -76,10 +75,10 @@ class Prepared {
   // The same, owned. Not in a child.
   [[nodiscard]] std::shared_ptr<const Table> table() const;
 
-  // Looks up the items at `indices`, all less than the table's size, in one snapshot. Calls `hit` with the
-  // position in `indices` and the view of each that is there. Counts, and records the accesses.
-  using Hit = std::function<void(std::size_t, TokenView)>;
-  void look_up(Engine& engine, Run& run, std::span<const std::size_t> indices, const Hit& hit);
+  // Looks up the items at `indices`, all less than the table's size, in one snapshot: the view of each that
+  // is there goes to its position in `views`, which are empty. Counts, and records the accesses.
+  void look_up(Engine& engine, Run& run, std::span<const std::size_t> indices,
+               std::span<std::optional<TokenView>> views);
 
  private:
   // What holds for one transaction.

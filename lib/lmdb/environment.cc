@@ -219,19 +219,20 @@ std::uint64_t Environment::page_count() const noexcept {
   return info.me_last_pgno + 1;
 }
 
-std::uint64_t Environment::file_bytes() const {
-  mdb_filehandle_t fd = -1;
-  check(mdb_env_get_fd(env_, &fd), "find its descriptor", path_);
-  struct stat status{};
-  check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "read its size", path_);
-  return static_cast<std::uint64_t>(status.st_size);
-}
-
-Environment::FileId Environment::file_id() const {
+struct stat Environment::status() const {
   mdb_filehandle_t fd = -1;
   check(mdb_env_get_fd(env_, &fd), "find its descriptor", path_);
   struct stat status{};
   check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "look at it", path_);
+  return status;
+}
+
+std::uint64_t Environment::file_bytes() const { return static_cast<std::uint64_t>(status().st_size); }
+
+std::int64_t Environment::modified_ns() const { return os::ns_of(status().st_mtim); }
+
+Environment::FileId Environment::file_id() const {
+  const struct stat status = this->status();
   return {status.st_dev, status.st_ino};
 }
 

@@ -32,6 +32,7 @@
 
 #include "os/fault_guard.h"
 
+struct stat;
 struct MDB_env;
 struct MDB_txn;
 struct MDB_cursor;
@@ -85,6 +86,8 @@ class Environment {
   [[nodiscard]] bool read_only() const noexcept { return read_only_; }
   // Size of data.mdb on disk.
   [[nodiscard]] std::uint64_t file_bytes() const;
+  // When data.mdb was last written to.
+  [[nodiscard]] std::int64_t modified_ns() const;
   // Device and inode of the file that LMDB has open.
   [[nodiscard]] FileId file_id() const;
   // Makes all that was committed durable; for kCreate.
@@ -119,6 +122,7 @@ class Environment {
   friend class Cursor;
   Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name);
   void open_tables(Mode mode);
+  [[nodiscard]] struct stat status() const;
   void find_map(MDB_txn* txn);
 
   MDB_env* env_ = nullptr;

@@ -14,11 +14,15 @@ namespace tokcask::os {
       duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count());
 }
 
+[[nodiscard]] inline std::int64_t ns_of(const timespec& time) noexcept {
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
 // Of a clock that only goes on; to within milliseconds, for the price of a few loads.
 [[nodiscard]] inline std::int64_t coarse_now_ns() noexcept {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  return ns_of(now);
 }
 
 // Stored times further ahead than this are those of a clock that was wrong, or damage.

@@ -24,6 +24,8 @@
 
 #include <tokcask/error.h>
 
+#include "os/clock.h"
+
 namespace tokcask::shm {
 
 namespace fs = std::filesystem;
@@ -32,7 +34,7 @@ namespace ipc = boost::interprocess;
 namespace {
 
 constexpr std::size_t kBlockBytes = 4096;
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr char kMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', 'K'};
 constexpr std::string_view kPrefix = "keys-";
 constexpr std::string_view kSuffix = ".shm";
@@ -114,19 +116,6 @@ void remove_if_unused(int fd, const fs::path& file) {
     unlink(file.c_str());
 }
 
-// Not by std::filesystem, whose iterators of libstdc++ 12 end the process when memory runs out.
-void remove_unused(const fs::path& directory) {
-  const auto close = [](DIR* open) { closedir(open); };
-  const std::unique_ptr<DIR, decltype(close)> stream(opendir(directory.c_str()), close);
-  while (const dirent* const entry = stream ? readdir(stream.get()) : nullptr) {
-    const std::string_view name = entry->d_name;
-    if (!name.starts_with(kPrefix) || name.find(kSuffix) == std::string_view::npos) continue;
-    const fs::path file = directory / name;
-    const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-    if (fd.get() >= 0) remove_if_unused(fd.get(), file);
-  }
-}
-
 }  // namespace
 
 struct KeyTable::Header {
@@ -138,6 +127,7 @@ struct KeyTable::Header {
   std::uint64_t keys;
   std::uint64_t packed_bytes;
   std::uint64_t txnid;
+  std::int64_t data_mtime_ns;
   std::uint64_t body_checksum;
   std::uint64_t checksum;
 
@@ -145,6 +135,43 @@ struct KeyTable::Header {
   [[nodiscard]] std::size_t packed_at() const { return keys * sizeof(Place); }
   [[nodiscard]] std::size_t body_bytes() const { return packed_at() + packed_bytes; }
 };
+
+// Not by std::filesystem, whose iterators of libstdc++ 12 end the process when memory runs out.
+void KeyTable::remove_unused(const fs::path& directory, const Uuid& store, std::uint64_t keep_bytes) {
+  struct Kept {
+    std::int64_t made_ns;
+    std::uint64_t bytes;
+    fs::path file;
+  };
+  std::vector<Kept> kept;
+  const auto close = [](DIR* open) { closedir(open); };
+  const std::unique_ptr<DIR, decltype(close)> stream(opendir(directory.c_str()), close);
+  while (const dirent* const entry = stream ? readdir(stream.get()) : nullptr) {
+    const std::string_view name = entry->d_name;
+    if (!name.starts_with(kPrefix) || name.find(kSuffix) == std::string_view::npos) continue;
+    fs::path file = directory / name;
+    const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (fd.get() < 0) continue;
+    Header header{};
+    struct stat status{};
+    if (name.ends_with(kSuffix) && fstat(fd.get(), &status) == 0 &&
+        pread(fd.get(), &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header) &&
+        header.version == kVersion && header.store == store) {
+      kept.push_back(
+          {os::ns_of(status.st_mtim), static_cast<std::uint64_t>(status.st_size), std::move(file)});
+    } else {
+      remove_if_unused(fd.get(), file);
+    }
+  }
+  std::sort(kept.begin(), kept.end(), [](const Kept& a, const Kept& b) { return a.made_ns > b.made_ns; });
+  std::uint64_t bytes = 0;
+  for (const Kept& table : kept) {
+    bytes += table.bytes;
+    if (bytes <= keep_bytes) continue;
+    const Descriptor fd(open(table.file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (fd.get() >= 0) remove_if_unused(fd.get(), table.file);
+  }
+}
 
 struct KeyTable::Mapping {
   ipc::file_mapping file;
@@ -154,14 +181,16 @@ struct KeyTable::Mapping {
 void KeyTable::point_into(const std::byte* base, const Header& header) noexcept {
   store_ = header.store;
   txnid_ = header.txnid;
+  data_mtime_ns_ = header.data_mtime_ns;
   places_ = {reinterpret_cast<const Place*>(base), header.keys};
   keys_ = {base + header.packed_at(), header.packed_bytes};
 }
 
 std::unique_ptr<KeyTable> KeyTable::attach(const fs::path& directory, const Uuid& store,
-                                           std::span<const std::byte> keys) {
+                                           std::span<const std::byte> keys, std::uint64_t keep_bytes) {
   static_assert(sizeof(Header) <= kBlockBytes);
   std::unique_ptr<KeyTable> table(new KeyTable);
+  table->keep_bytes_ = keep_bytes;
   const KeysHash hash = hash_of(keys);
   table->file_ = file_of(directory, hash);
   // Opening a FIFO would wait for somebody to write to it.
@@ -204,6 +233,7 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
   header.keys = content.places.size();
   header.packed_bytes = content.keys.size();
   header.txnid = content.txnid;
+  header.data_mtime_ns = content.data_mtime_ns;
   std::vector<std::byte> body(header.body_bytes());
   const auto copy = [&](std::size_t at, const void* from, std::size_t size) {
     if (size > 0) std::memcpy(body.data() + at, from, size);
@@ -213,7 +243,7 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
   header.body_checksum = XXH3_64bits(body.data(), body.size());
   header.checksum = header.own_checksum();
 
-  remove_unused(directory);
+  remove_unused(directory, content.store, content.keep_bytes);
   const fs::path file = file_of(directory, header.keys_hash);
   fs::path fresh = file;
   fresh += '.' + std::to_string(getpid());
@@ -228,7 +258,7 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
         rename(fresh.c_str(), file.c_str()) != 0) {
       why = std::strerror(errno);
       if (fd.get() >= 0) unlink(fresh.c_str());
-    } else if (auto table = attach(directory, content.store, content.keys)) {
+    } else if (auto table = attach(directory, content.store, content.keys, content.keep_bytes)) {
       return table;
     } else {
       why = "it cannot be mapped";
@@ -258,11 +288,10 @@ void KeyTable::keep_whole(std::int64_t tick) const noexcept {
 KeyTable::~KeyTable() {
   whole_.release();
   if (file_.empty() || !mapping_) return;
-  remove_if_unused(mapping_->file.get_mapping_handle().handle, file_);
   mapping_.reset();
   try {
-    // Forked workers end without this; what they made is removed with their parent's.
-    remove_unused(file_.parent_path());
+    // Forked workers end without this; what they made is looked at with their parent's.
+    remove_unused(file_.parent_path(), store_, keep_bytes_);
   } catch (const std::exception&) {
     // The next one does.
   }

@@ -10,14 +10,16 @@
 // make it. (Cutting it short while it is mapped is fatal, as it is for data.mdb: nobody does that to files of
 // mode 0600.)
 //
-// Lifetime: each process that has it mapped holds a shared flock(2) on it. Who lets go of it and finds no
-// other holder removes it, and so does whoever makes another table in the same directory: nothing stays
-// behind for long, also after a kill. A process that was forked shares its parent's lock.
+// Lifetime: each process that has it mapped holds a shared flock(2) on it. A table that nobody holds stays
+// for the next run of the same list, as long as it is of the store's file and one of the newest, which
+// together take no more than the user of the last one allowed. Who lets go of a table or makes one removes
+// the others, and what killed processes left. A process that was forked shares its parent's lock.
 //
 // Layout, little-endian:
-//   block 0   8 bytes magic "tokcaskK", u32 version (1), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
+//   block 0   8 bytes magic "tokcaskK", u32 version (2), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
 //             packed list, u64 keys, u64 bytes of the packed list, u64 transaction that the places are of,
-//             u64 XXH3-64 of all that follows block 0, u64 XXH3-64 of the fields before this one
+//             i64 time of the last change of data.mdb then, u64 XXH3-64 of all that follows block 0, u64
+//             XXH3-64 of the fields before this one
 //   block 1…  places: 24 bytes per key; the packed list (record/key_list.h)
 #pragma once
 
@@ -61,8 +63,10 @@ static_assert(sizeof(Place) == 24);
 struct KeyTableContent {
   Uuid store{};
   std::uint64_t txnid = 0;
+  std::int64_t data_mtime_ns = 0;  // of data.mdb, looked at after the transaction had begun
   std::span<const Place> places;
   std::span<const std::byte> keys;  // packed
+  std::uint64_t keep_bytes = 0;     // see KeyTable::attach()
 };
 
 // Threads and processes: immutable, so all members may be called concurrently, also after fork() in the
@@ -70,9 +74,10 @@ struct KeyTableContent {
 class KeyTable {
  public:
   // The table of the list `keys` in `directory`, or nothing if there is none that can be used. Reads the
-  // whole file once, without mapping it: its pages count for this process only when it uses them.
+  // whole file once, without mapping it: its pages count for this process only when it uses them. At its end,
+  // tables of the directory that nobody uses stay if all of them together take no more than `keep_bytes`.
   static std::unique_ptr<KeyTable> attach(const std::filesystem::path& directory, const Uuid& store,
-                                          std::span<const std::byte> keys);
+                                          std::span<const std::byte> keys, std::uint64_t keep_bytes);
 
   // Makes the table and puts it in the place of one that is there. Where no file can be made (a directory
   // that is read-only, a full disk) the table is in memory that forked children share, and why_private() says
@@ -88,6 +93,7 @@ class KeyTable {
 
   [[nodiscard]] const Uuid& store() const noexcept { return store_; }
   [[nodiscard]] std::uint64_t txnid() const noexcept { return txnid_; }
+  [[nodiscard]] std::int64_t data_mtime_ns() const noexcept { return data_mtime_ns_; }
   [[nodiscard]] std::span<const Place> places() const noexcept { return places_; }
   [[nodiscard]] std::span<const std::byte> keys() const noexcept { return keys_; }
   [[nodiscard]] const std::string& why_private() const noexcept { return why_private_; }
@@ -97,12 +103,16 @@ class KeyTable {
   struct Header;
   KeyTable() = default;
   void point_into(const std::byte* base, const Header& header) noexcept;
+  static void remove_unused(const std::filesystem::path& directory, const Uuid& store,
+                            std::uint64_t keep_bytes);
 
   std::unique_ptr<Mapping> mapping_;
   mutable Whole whole_;
   std::filesystem::path file_;  // empty: private
   Uuid store_{};
   std::uint64_t txnid_ = 0;
+  std::int64_t data_mtime_ns_ = 0;
+  std::uint64_t keep_bytes_ = 0;
   std::span<const Place> places_;
   std::span<const std::byte> keys_;
   std::string why_private_;

@@ -16,6 +16,8 @@
 #include <numeric>
 #include <thread>
 
+#include "cache/store_files.h"
+#include "os/clock.h"
 #include "shm/key_table.h"
 #include "support.h"
 
@@ -167,6 +169,70 @@ TEST_CASE("the keys travel in 8 bytes each, and another handle takes the table t
            [&] { TokenDataset::open_packed(f.root(), std::span(packed).subspan(0, 40)); });
 }
 
+TEST_CASE("the table stays for the next run, which protects what it names") {
+  Fixture f;
+  std::vector<CacheKey> keys;
+  {
+    auto cache = f.open();
+    keys = fill(cache, 300);
+  }
+  const auto table_of = [&] {
+    REQUIRE(tables_in(f.root()).size() == 1);
+    return files::id_of(tables_in(f.root()).front());
+  };
+  static_cast<void>(TokenDataset::open(f.root(), keys));
+  const auto first = table_of();
+  const std::uint64_t before = os::now_ns();
+  {
+    auto dataset = TokenDataset::open(f.root(), keys);
+    CHECK(table_of() == first);
+    // What is protected has not been used before the run began.
+    auto cache = f.open();
+    CHECK(cache.prune({.older_than = std::chrono::nanoseconds(os::now_ns() - before), .dry_run = true})
+              .removed == 0);
+    for (std::size_t i = 0; i < keys.size(); ++i) REQUIRE(is(dataset.get(i), i, length_of(i)));
+    cache.put(key(1000), {.input_ids = ids(1000, 50)});
+  }
+  // Something was written since.
+  static_cast<void>(TokenDataset::open(f.root(), keys));
+  CHECK(table_of() != first);
+  // A new file of the store.
+  f.open().compact();
+  static_cast<void>(TokenDataset::open(f.root(), std::span(keys).first(200)));
+  CHECK(tables_in(f.root()).size() == 1);
+}
+
+// Two files of the same number of commits, of which a table fits one: the other has, where the table says, a
+// record that is intact and of the key that is asked for, but was replaced.
+TEST_CASE("a table of the file before an older copy took its place is not believed") {
+  Fixture f;
+  constexpr std::size_t kLength = 3000;
+  const auto commit = [&](std::uint64_t section, std::uint64_t seed) {
+    auto cache = f.open();
+    cache.put(key(section), {.input_ids = ids(seed, kLength)});
+    cache.flush();
+  };
+  const std::array<CacheKey, 2> keys{key(1), key(2)};
+  commit(2, 2);
+  const std::filesystem::path copy = f.root() / "copy";
+  std::filesystem::copy_file(f.root() / "data.mdb", copy);
+  commit(1, 10);
+  commit(3, 3);
+  static_cast<void>(TokenDataset::open(f.root(), keys));
+  REQUIRE(tables_in(f.root()).size() == 1);
+  const auto table = tables_in(f.root()).front();
+  const std::filesystem::path kept = f.root() / "kept";
+  std::filesystem::copy_file(table, kept);
+
+  std::filesystem::copy_file(copy, f.root() / "data.mdb", std::filesystem::copy_options::overwrite_existing);
+  commit(1, 11);
+  commit(1, 12);
+  std::filesystem::copy_file(kept, table, std::filesystem::copy_options::overwrite_existing);
+  auto dataset = TokenDataset::open(f.root(), keys);
+  CHECK(is(dataset.get(0), 12, kLength));
+  CHECK(is(dataset.get(1), 2, kLength));
+}
+
 TEST_CASE("a table that is deleted or damaged is made anew") {
   Fixture f;
   auto cache = f.open();
@@ -266,7 +332,9 @@ TEST_CASE("a table that lies is not believed: whatever it says, an item is its o
     std::memcpy(uuid.data(), bytes.data() + 16, uuid.size());
     std::uint64_t txnid = 0;
     std::memcpy(&txnid, bytes.data() + 64, sizeof txnid);
-    const auto lie = shm::KeyTable::publish(f.root(), {uuid, txnid, places, packed});
+    std::int64_t data_mtime_ns = 0;
+    std::memcpy(&data_mtime_ns, bytes.data() + 72, sizeof data_mtime_ns);
+    const auto lie = shm::KeyTable::publish(f.root(), {uuid, txnid, data_mtime_ns, places, packed});
     REQUIRE(lie->why_private().empty());
     auto dataset = TokenDataset::open_packed(f.root(), packed, {.missing = MissingKeys::kKeep});
     for (int twice = 0; twice < 2; ++twice) {

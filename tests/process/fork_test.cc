@@ -128,6 +128,33 @@ TEST_CASE("the child goes on when its parent ends") {
   close(done[1]);
 }
 
+TEST_CASE("a process that has read and is idle pins no pages of what others write") {
+  Fixture f;
+  auto cache = f.open({.batch_age = std::chrono::hours(1)});  // one commit per flush
+  fill(cache, 50);
+  Child reader([&](const Line& line) {
+    auto open = TokenizedCache::open(f.root(), {.read_only = true});
+    bool good = true;
+    while (line.hear() == 1) {
+      for (std::uint64_t i = 0; i < 50; ++i) good = good && has(open, i, 2000);
+      line.tell(1);
+    }
+    return good;
+  });
+  std::uint64_t settled = 0;
+  for (int round = 0; round < 20; ++round) {
+    reader.line().tell(1);
+    REQUIRE(reader.line().hear() == 1);
+    // It keeps the snapshot of its last look-up for some 40 ms.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    for (int again = 0; again < 5; ++again) fill(cache, 50);
+    if (round == 2) settled = f.file_bytes();
+  }
+  CHECK(f.file_bytes() <= settled);
+  reader.line().tell(0);
+  CHECK(reader.succeeded());
+}
+
 TEST_CASE("sixteen children read one store while the parent writes and evicts") {
   Fixture f;
   auto cache = f.open({.max_bytes = std::uint64_t{8} << 20});

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "directory.h"
@@ -18,6 +20,8 @@ namespace tokcask::shm {
 namespace {
 
 constexpr Uuid kUuid = {1, 2, 3};
+constexpr std::int64_t kMtime = 123'456'789'012;
+constexpr std::uint64_t kKeep = 1 << 20;
 
 // A table of `count` keys whose every byte tells from which `seed` it is.
 struct Content {
@@ -28,7 +32,9 @@ struct Content {
     }
     for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<std::byte>(i);
   }
-  [[nodiscard]] KeyTableContent table(std::uint64_t txnid = 7) const { return {kUuid, txnid, places, keys}; }
+  [[nodiscard]] KeyTableContent table(std::uint64_t txnid = 7) const {
+    return {kUuid, txnid, kMtime, places, keys, kKeep};
+  }
   [[nodiscard]] bool is(const KeyTable& table) const {
     return std::equal(places.begin(), places.end(), table.places().begin(), table.places().end()) &&
            std::equal(keys.begin(), keys.end(), table.keys().begin(), table.keys().end());
@@ -50,7 +56,7 @@ std::vector<char> read_file(const std::filesystem::path& file) {
 
 }  // namespace
 
-TEST_CASE("a table that one process made is mapped by others, and goes with its last user") {
+TEST_CASE("a table that one process made is mapped by others, and stays for those to come") {
   const Directory d;
   const Content content(10'001);
   {
@@ -58,20 +64,61 @@ TEST_CASE("a table that one process made is mapped by others, and goes with its 
     CHECK(table->why_private().empty());
     CHECK(content.is(*table));
     CHECK(elsewhere([&] {
-      const auto other = KeyTable::attach(d.path, kUuid, content.keys);
-      return other && other->txnid() == 7 && content.is(*other);
+      const auto other = KeyTable::attach(d.path, kUuid, content.keys, kKeep);
+      return other && other->txnid() == 7 && other->data_mtime_ns() == kMtime && content.is(*other);
     }));
     REQUIRE(files_in(d).size() == 1);
     struct stat status{};
     REQUIRE(stat(files_in(d).front().c_str(), &status) == 0);
     CHECK((status.st_mode & 0777) == 0600);
     {
-      const auto second = KeyTable::attach(d.path, kUuid, content.keys);
+      const auto second = KeyTable::attach(d.path, kUuid, content.keys, kKeep);
       REQUIRE(second);
     }
     CHECK(files_in(d).size() == 1);  // the first is still there
   }
-  CHECK(files_in(d).empty());
+  const auto later = KeyTable::attach(d.path, kUuid, content.keys, kKeep);
+  REQUIRE(later);
+  CHECK(content.is(*later));
+}
+
+TEST_CASE("of tables that nobody holds the newest stay, as many as may be kept") {
+  const Directory d;
+  const auto list = [](std::size_t number) {
+    Content content(1000);  // 36 KiB with its header
+    content.keys[0] = static_cast<std::byte>(number);
+    return content;
+  };
+  const auto stays = [&](std::size_t number, std::uint64_t keep) {
+    return KeyTable::attach(d.path, kUuid, list(number).keys, keep) != nullptr;
+  };
+  const auto held = KeyTable::publish(d.path, list(0).table());
+  for (std::size_t number = 1; number < 5; ++number) {
+    KeyTable::publish(d.path, list(number).table());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // longer than the clock of file times
+  }
+  CHECK(files_in(d).size() == 5);
+  CHECK(stays(4, 90'000));
+  CHECK(stays(3, 90'000));
+  CHECK_FALSE(stays(2, 90'000));
+  CHECK_FALSE(stays(1, 90'000));
+  CHECK(stays(0, 0));  // it is held
+  CHECK(files_in(d).size() == 1);
+  CHECK(list(0).is(*held));
+}
+
+TEST_CASE("tables of another file of the store are removed by the next that makes one") {
+  const Directory d;
+  const Content content(100);
+  KeyTable::publish(d.path, content.table());
+  KeyTableContent of_new_file = content.table();
+  of_new_file.store = Uuid{9};
+  Content other(50);
+  of_new_file.places = other.places;
+  of_new_file.keys = other.keys;
+  const auto table = KeyTable::publish(d.path, of_new_file);
+  CHECK(files_in(d).size() == 1);
+  CHECK(other.is(*table));
 }
 
 TEST_CASE("an empty list has a table too") {
@@ -79,16 +126,16 @@ TEST_CASE("an empty list has a table too") {
   const Content content(0);
   const auto table = KeyTable::publish(d.path, content.table());
   CHECK(content.is(*table));
-  CHECK(KeyTable::attach(d.path, kUuid, content.keys));
+  CHECK(KeyTable::attach(d.path, kUuid, content.keys, kKeep));
 }
 
 TEST_CASE("a table of another store, of other keys, or of none is not taken") {
   const Directory d;
   const Content content(100);
   const auto table = KeyTable::publish(d.path, content.table());
-  CHECK_FALSE(KeyTable::attach(d.path, Uuid{9}, content.keys));
-  CHECK_FALSE(KeyTable::attach(d.path, kUuid, Content(101).keys));
-  CHECK_FALSE(KeyTable::attach(d.path / "nowhere", kUuid, content.keys));
+  CHECK_FALSE(KeyTable::attach(d.path, Uuid{9}, content.keys, kKeep));
+  CHECK_FALSE(KeyTable::attach(d.path, kUuid, Content(101).keys, kKeep));
+  CHECK_FALSE(KeyTable::attach(d.path / "nowhere", kUuid, content.keys, kKeep));
 }
 
 TEST_CASE("a damaged table is not taken: every byte of it is under a checksum") {
@@ -102,7 +149,7 @@ TEST_CASE("a damaged table is not taken: every byte of it is under a checksum") 
     const std::filesystem::path fresh = d.path / "fresh";
     std::ofstream(fresh, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     std::filesystem::rename(fresh, file);
-    return KeyTable::attach(d.path, kUuid, content.keys);
+    return KeyTable::attach(d.path, kUuid, content.keys, kKeep);
   };
   REQUIRE(attach_to(good));
   for (std::size_t at = 0; at < good.size(); at += at < 128 || at >= 4096 ? 1 : 500) {
@@ -143,12 +190,12 @@ TEST_CASE("a newer table takes the place of one that is in use, which stays as i
   auto table = KeyTable::publish(d.path, old.table(7));
   const auto newer = KeyTable::publish(d.path, fresh.table(8));
   CHECK(old.is(*table));
-  const auto found = KeyTable::attach(d.path, kUuid, old.keys);
+  const auto found = KeyTable::attach(d.path, kUuid, old.keys, kKeep);
   REQUIRE(found);
   CHECK(found->txnid() == 8);
   CHECK(fresh.is(*found));
   table.reset();  // removes its own file, not the one that took its name
-  CHECK(KeyTable::attach(d.path, kUuid, old.keys));
+  CHECK(KeyTable::attach(d.path, kUuid, old.keys, kKeep));
 }
 
 TEST_CASE("what killed processes left behind is removed by the next that makes a table") {
@@ -163,7 +210,9 @@ TEST_CASE("what killed processes left behind is removed by the next that makes a
   Content other(100);
   other.keys[0] = std::byte{0xff};
   const auto table = KeyTable::publish(d.path, other.table());
-  CHECK(files_in(d).size() == 1);
+  const auto files = files_in(d);
+  CHECK(files.size() == 2);  // the whole one stays
+  for (const auto& file : files) CHECK(file.extension() == ".shm");
 }
 
 TEST_CASE("a child goes on with its parent's table when the file and the parent's mapping are gone") {
@@ -182,7 +231,7 @@ TEST_CASE("a child goes on with its parent's table when the file and the parent'
   }
   close(gate[0]);
   table.reset();
-  CHECK(files_in(d).empty());
+  for (const auto& file : files_in(d)) std::filesystem::remove(file);
   close(gate[1]);
   int status = 0;
   waitpid(child, &status, 0);
