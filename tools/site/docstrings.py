@@ -11,32 +11,40 @@ _TERM = re.compile(r"(?P<name>[\w.]+(?:, [\w.]+)*)(?: {2,}(?P<text>\S.*)|$)")
 _TOPIC = re.compile(r"(?P<name>[A-Z][a-z]+): (?P<text>.*)")
 
 
-def _markdown(docstring: str) -> str:
+def _escaped(line: str) -> str:
+    return line.replace("<", "&lt;")
+
+
+def _markdown(docstring: str, with_topics: bool) -> str:
     lines = docstring.split("\n")
     written: list[str] = []
     in_list = False
     for number, line in enumerate(lines):
         following = lines[number + 1] if number + 1 < len(lines) else ""
-        term, topic = _TERM.fullmatch(line), _TOPIC.fullmatch(line)
+        term, topic = _TERM.fullmatch(line), _TOPIC.fullmatch(line) if with_topics else None
         if term and (term["text"] or re.match(r" {8,}\S", following)):
-            written += ["", *(f"`{name}`" for name in term["name"].split(", ")), f":   {term['text'] or ''}"]
+            written += [
+                "",
+                *(f"`{name}`" for name in term["name"].split(", ")),
+                f":   {_escaped(term['text'] or '')}",
+            ]
             in_list = True
         elif topic:
-            written += ["", f"**{topic['name']}.** {topic['text']}"]
+            written += ["", f"**{topic['name']}:** {_escaped(topic['text'])}"]
             in_list = False
         elif in_list and line.startswith("  "):
-            written.append(f"    {line.strip()}")
+            written.append(f"    {_escaped(line.strip())}")
         else:
             if in_list and line:
                 written.append("")
             in_list = in_list and not line
-            written.append(line)
+            written.append(line if line.startswith("    ") else _escaped(line))
     return "\n".join(written)
 
 
 class Columns(griffe.Extension):
-    """Columns become definition lists, and lines that begin with a topic become paragraphs."""
+    """Columns become definition lists, and the lines of a class that begin with a topic, as Threads, paragraphs."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring and not obj.is_module:
-            obj.docstring.value = _markdown(obj.docstring.value)
+            obj.docstring.value = _markdown(obj.docstring.value, with_topics=obj.is_class)
