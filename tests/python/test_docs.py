@@ -127,7 +127,6 @@ def test_the_site(tmp_path: pathlib.Path) -> None:
         "-m",
         "mkdocs",
         "build",
-        "--quiet",
         "--strict",
         "--site-dir",
         str(tmp_path / "site"),

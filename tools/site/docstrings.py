@@ -12,7 +12,8 @@ _TOPIC = re.compile(r"(?P<name>[A-Z][a-z]+): (?P<text>.*)")
 
 
 def _escaped(line: str) -> str:
-    return line.replace("<", "&lt;")
+    """Without what Markdown would take for a tag or a link."""
+    return line.replace("<", "&lt;").replace("[", r"\[")
 
 
 def _markdown(docstring: str, with_topics: bool) -> str:
