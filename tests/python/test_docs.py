@@ -115,6 +115,9 @@ def test_blocks(page: pathlib.Path, world: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_block_escapes(page: pathlib.Path) -> None:
+    """A block is of a language that is run, and what is not to be run is a block that would be."""
+    skipped = re.findall(r"^ *<!--- skip: next -->\n *```(.*)$", page.read_text(), re.MULTILINE)
+    assert set(skipped) <= {"sh"} and len(skipped) == page.read_text().count("skip:")
     fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
     assert {fence.strip() for fence in fences[::2]} <= LANGUAGES
     assert not any(fences[1::2])
