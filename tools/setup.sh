@@ -105,7 +105,7 @@ make_venv() {
     python3 -m venv --clear "$VENV"
     printf '%s\n' "$wanted" >"$VENV/made-with"
   fi
-  wanted=$(cd "$ROOT" && cat tools/requirements.txt "$1")
+  wanted=$(cd "$ROOT" && cat {tools,docs}/requirements.txt "$1")
   stamp=$VENV/installed-$(basename -- "$(dirname -- "$1")")
   if [[ $(cat "$stamp" 2>/dev/null || true) != "$wanted" ]]; then
     stage "Python packages of $1"
