@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
@@ -103,17 +102,22 @@ Strings bash(const std::string& script, const Strings& args) {
   return lines;
 }
 
+std::string joined(Strings words) {
+  std::sort(words.begin(), words.end());
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
 // What bash offers for the last of the words behind "tokcask", in order.
-Strings completed(const Strings& words) {
+std::string completed(const Strings& words) {
   Strings args{"tokcask"};
   args.insert(args.end(), words.begin(), words.end());
-  Strings offers = bash(printed({"completion", "bash"}) +
-                            "COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1))\n"
-                            "_tokcask\n"
-                            "for offer in \"${COMPREPLY[@]}\"; do printf '%s\\n' \"$offer\"; done\n",
-                        args);
-  std::sort(offers.begin(), offers.end());
-  return offers;
+  return joined(bash(printed({"completion", "bash"}) +
+                         "COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1))\n"
+                         "_tokcask\n"
+                         "for offer in \"${COMPREPLY[@]}\"; do printf '%s\\n' \"$offer\"; done\n",
+                     args));
 }
 
 }  // namespace
@@ -216,26 +220,25 @@ TEST_CASE("reference: bash completes verbs, options and their values") {
   Strings verbs;
   const Parser parser;
   for (const CLI::App* verb : parser.verbs()) verbs.push_back(verb->get_name());
-  std::sort(verbs.begin(), verbs.end());
-  CHECK(completed({""}) == verbs);
-  CHECK(completed({"ver"}) == Strings{"verify"});
-  CHECK(completed({"--v"}) == Strings{"--version"});
-  CHECK(completed({"warm", "--se"}) == Strings{"--seq-len"});
-  CHECK(completed({"runs", "-"}) == Strings{"--help", "--json", "--last", "-h", "-n"});
-  const Strings formats{"datatrove", "mds", "megatron", "parquet"};
+  CHECK(completed({""}) == joined(verbs));
+  CHECK(completed({"ver"}) == "verify");
+  CHECK(completed({"--v"}) == "--version");
+  CHECK(completed({"warm", "--se"}) == "--seq-len");
+  CHECK(completed({"runs", "-"}) == "--help, --json, --last, -h, -n");
+  const std::string formats = "datatrove, mds, megatron, parquet";
   CHECK(completed({"export", "--format", ""}) == formats);
   CHECK(completed({"export", "--format", "="}) == formats);
-  CHECK(completed({"export", "--format", "=", "m"}) == Strings{"mds", "megatron"});
-  CHECK(completed({"export", "--force", "--order", "p"}) == Strings{"path"});
-  CHECK(completed({"completion", ""}) == Strings{"bash", "fish", "zsh"});
+  CHECK(completed({"export", "--format", "=", "m"}) == "mds, megatron");
+  CHECK(completed({"export", "--force", "--order", "p"}) == "path");
+  CHECK(completed({"completion", ""}) == "bash, fish, zsh");
   CHECK(completed({"warm", "--seq-len", ""}).empty());
   CHECK(completed({"frobnicate", ""}).empty());
 }
 
 TEST_CASE("reference: bash completes paths, of directories alone where a store is wanted") {
   const test::TempDir dir;
-  const Strings both{dir.make_directory("st ore"), dir.write("st.json", "{}")};
-  const Strings directory{both.front()};
+  const std::string directory = dir.make_directory("st ore");
+  const std::string both = joined({directory, dir.write("st.json", "{}")});
   const std::string start = dir / "st";
   CHECK(completed({"show", start}) == directory);
   CHECK(completed({"warm", "--seq-len", "8", "--hidden", start}) == directory);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
+#include <sstream>
 #include <string_view>
 #include <vector>
 
@@ -16,10 +18,12 @@ namespace {
 
 // The values in "FORMAT:{parquet,mds}", which is how the parser describes a type with its checks.
 std::vector<std::string> choices_in(const std::string& type) {
+  std::vector<std::string> choices;
   const std::size_t open = type.find(":{");
-  if (open == std::string::npos) return {};
-  const std::size_t begin = open + 2;
-  return CLI::detail::split(type.substr(begin, type.find('}', begin) - begin), ',');
+  if (open == std::string::npos) return choices;
+  std::istringstream list(type.substr(open + 2, type.find('}', open) - open - 2));
+  for (std::string choice; std::getline(list, choice, ',');) choices.push_back(choice);
+  return choices;
 }
 
 reference::Paths paths_of(std::string_view type) {
@@ -70,15 +74,14 @@ std::string man_page(const reference::Command& program) {
 constexpr std::array kDocuments{Rendering{"man", man_page}, Rendering{"markdown", reference::markdown}};
 
 // The operand that chooses one of `renderings`, which the verb prints of `app`.
-template <std::size_t Count>
 void add_renderings(CLI::App& verb, const char* operand, const char* description,
-                    const std::array<Rendering, Count>& renderings, const CLI::App& app, Action& action) {
+                    std::span<const Rendering> renderings, const CLI::App& app, Action& action) {
   std::vector<std::string> names;
   for (const Rendering& rendering : renderings) names.emplace_back(rendering.name);
   const auto name = std::make_shared<std::string>();
   verb.add_option(operand, *name, description)->required()->check(CLI::IsMember(names));
-  verb.callback([name, &renderings, &app, &action] {
-    action = [name, &renderings, &app](Session& session) {
+  verb.callback([name, renderings, &app, &action] {
+    action = [name, renderings, &app](Session& session) {
       const auto chosen = std::find_if(renderings.begin(), renderings.end(),
                                        [&](const Rendering& rendering) { return rendering.name == *name; });
       session.console.data(chosen->render(describe(app, app.get_name())));
