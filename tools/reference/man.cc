@@ -139,6 +139,7 @@ std::string verb_section(const Command& verb) {
 }  // namespace
 
 std::string man_page(const Command& program, const std::string& version) {
+  // Without a date: the page is as old as its version, and the day of a build would make each build another.
   std::string text = fmt::format(".TH {} 1 \"\" \"{}\" \"User Commands\"\n", upper(program.name), version);
   std::string lower = program.description;
   lower.front() = static_cast<char>(std::tolower(static_cast<unsigned char>(lower.front())));
