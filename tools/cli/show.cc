@@ -121,7 +121,7 @@ void add_show(CLI::App& app, Action& action) {
       ->type_name(kFile);
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "On a terminal: how full the store is, its entries by tokenizer, sequence length, size and last use, "
+      "How full the store is, its entries by tokenizer, sequence length, size and last use, "
       "and "
       "the hit rates of its runs. Counts no hit and records no access.\n"
       "\n"
