@@ -28,15 +28,13 @@ constexpr const char* kExportNotes =
     "  datatrove  OUT.ds, OUT.ds.index and OUT.ds.metadata, as its DocumentTokenizer writes them\n"
     "\n"
     "Nothing stands under these names before it is whole. Ids are uint16 where all fit (megatron, "
-    "datatrove), "
-    "otherwise they have 32 bits. A mask that is not all ones is kept by parquet and refused by the others "
-    "unless --drop-masks is given. Entries of several tokenizers are never mixed. Records that are damaged "
-    "or "
-    "went away meanwhile are left out, and the exit status is then 1. The store may be in use; no hit and no "
-    "access is recorded.\n"
+    "datatrove), otherwise they have 32 bits. A mask that is not all ones is kept by parquet and refused by "
+    "the others unless --drop-masks is given. Entries of several tokenizers are never mixed. Records that "
+    "are damaged or went away meanwhile are left out, and the exit status is then 1. The store may be in "
+    "use; no hit and no access is recorded.\n"
     "\n"
-    "The pip-installed command has the formats; parquet and mds need an extra: "
-    "'pip install tokcask[parquet]' or 'pip install tokcask[mds]'.\n"
+    "The pip-installed command has the formats; parquet and mds need an extra: 'pip install "
+    "tokcask[parquet]' or 'pip install tokcask[mds]'.\n"
     "\n"
     "Examples:\n"
     "  tokcask export /data/tokens --format megatron /data/code \\\n"
@@ -48,8 +46,7 @@ constexpr const char* kExportNotes =
 constexpr const char* kImportNotes =
     "What is read of IN:\n"
     "  megatron  IN.bin and IN.idx, one entry per document; they tell no keys, so --tokenizer and --seq-len "
-    "must "
-    "be given\n"
+    "must be given\n"
     "  parquet   the file IN with a column input_ids of lists of integers, and, where it has them, "
     "attention_mask, section_id, tokenizer_sha and sequence_len; what it lacks is as for megatron\n"
     "\n"
@@ -58,8 +55,7 @@ constexpr const char* kImportNotes =
     "\n"
     "A document longer than its sequence length is refused. An entry that STORE has with the same tokens is "
     "left; with other tokens it is a conflict, left too unless --replace is given, and the exit status is 1. "
-    "An "
-    "import that was stopped goes on when it is given again.\n"
+    "An import that was stopped goes on when it is given again.\n"
     "\n"
     "Examples:\n"
     "  tokcask import --format parquet tokens.parquet /data/tokens\n"
@@ -259,8 +255,7 @@ void add_export(CLI::App& app, Action& action) {
       ->type_name("N");
   verb->add_option("--dtype", arguments->dtype,
                    "write this type rather than what fits; an id that does not fit is an error; int32 is for "
-                   "megatron, "
-                   "uint32 for datatrove")
+                   "megatron, uint32 for datatrove")
       ->check(CLI::IsMember({"uint16", "int32", "uint32"}))
       ->type_name("TYPE");
   verb->add_flag("--drop-masks", arguments->drop_masks, "leave out masks where the format has none");

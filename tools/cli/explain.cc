@@ -74,8 +74,7 @@ void add_explain(CLI::App& app, Action& action) {
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
       "The reasons: never stored, other tokenizer, other length, evicted, pruned, declined, cleared, "
-      "damaged. "
-      "The exit status is 1 if nothing is found. Counts no hit and records no access.\n"
+      "damaged. The exit status is 1 if nothing is found. Counts no hit and records no access.\n"
       "\n"
       "Examples:\n"
       "  tokcask explain /data/tokens \"$SECTION|$SHA|2048\"\n"

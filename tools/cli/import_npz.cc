@@ -19,12 +19,10 @@ namespace {
 
 constexpr const char* kNotes =
     "DIR has manifest.json and entries/XX/*.npz, each with input_ids and attention_mask. It is only read. "
-    "Keys and "
-    "last accesses are kept. An entry that STORE has with the same tokens is left; with other tokens it is a "
-    "conflict, left too unless --replace is given, and the exit status is 1. Entries whose files are "
-    "missing, "
-    "damaged or malformed are counted and left out. An import that was stopped goes on when it is given "
-    "again.\n"
+    "Keys and last accesses are kept. An entry that STORE has with the same tokens is left; with other "
+    "tokens it is a conflict, left too unless --replace is given, and the exit status is 1. Entries whose "
+    "files are missing, damaged or malformed are counted and left out. An import that was stopped goes on "
+    "when it is given again.\n"
     "\n"
     "Examples:\n"
     "  tokcask import-npz ~/.dlm/store/tokenized-cache /data/tokens\n"

@@ -21,12 +21,9 @@ namespace {
 
 constexpr const char* kNotes =
     "An entry whose key OUT has with the same tokens is not copied; the later last access of the two is "
-    "kept. "
-    "The same key with other tokens is a conflict: what OUT has, or of the inputs the first named, stays, "
-    "and the "
-    "exit status is 1. A merge that was stopped goes on where it was when it is given again. The inputs are "
-    "only "
-    "read, and may be in use.\n"
+    "kept. The same key with other tokens is a conflict: what OUT has, or of the inputs the first named, "
+    "stays, and the exit status is 1. A merge that was stopped goes on where it was when it is given again. "
+    "The inputs are only read, and may be in use.\n"
     "\n"
     "Examples:\n"
     "  tokcask merge /data/tokens /data/part-1 /data/part-2\n"

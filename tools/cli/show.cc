@@ -121,9 +121,8 @@ void add_show(CLI::App& app, Action& action) {
       ->type_name(kFile);
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "How full the store is, its entries by tokenizer, sequence length, size and last use, "
-      "and "
-      "the hit rates of its runs. Counts no hit and records no access.\n"
+      "It tells how full the store is, its entries by tokenizer, sequence length, size and last use, and the "
+      "hit rates of its runs. Counts no hit and records no access.\n"
       "\n"
       "Examples:\n"
       "  tokcask show /data/tokens\n"

@@ -86,8 +86,7 @@ void add_verify(CLI::App& app, Action& action) {
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
       "The exit status is 1 if anything is damaged; with --repair, if the store is not whole then. The store "
-      "may be in "
-      "use while it is checked.\n"
+      "may be in use while it is checked.\n"
       "\n"
       "Examples:\n"
       "  tokcask verify /data/tokens\n"

@@ -18,8 +18,7 @@ namespace {
 
 constexpr const char* kNotes =
     "Files that are unchanged since the last time are not read. Binary files, those that are not UTF-8, and "
-    "what "
-    ".gitignore files name are left out.\n"
+    "what .gitignore files name are left out.\n"
     "\n"
     "A GLOB without a slash is compared with the name of a file or directory, one with a slash with the path "
     "below CORPUS; *, ?, [a-z] and ** mean what they mean in a .gitignore file.\n"
