@@ -31,6 +31,7 @@ std::vector<std::string> seeds() {
       "export\nstore\nout\n--format\nmegatron\n--order\nshuffle\n--seed\n7\n--eod\n0\n--dtype\nuint16\n",
       "import\nin\nstore\n--format\nparquet\n--section\nindex\n--max-bytes\n1G\n",
       "import-npz\ndir\nstore\n--replace\n",
+      "completion\nbash\n",
       "--help\n",
       "--version\n",
       "warm\n--help\n",

@@ -46,8 +46,8 @@ TEST_CASE("cli: help, for the program and for each verb, with examples") {
   const Outcome all = test::run({"--help"});
   CHECK(all.code == cli::kExitOk);
   CHECK(all.err.empty());
-  for (const char* verb : {"warm", "show", "runs", "get", "prune", "clear", "verify", "merge", "export",
-                           "import", "import-npz"}) {
+  for (const char* verb : {"warm", "show", "runs", "get", "explain", "prune", "clear", "compact", "verify",
+                           "merge", "export", "import", "import-npz"}) {
     CAPTURE(verb);
     CHECK(all.out.find(verb) != std::string::npos);
     const Outcome one = test::run({verb, "--help"});
@@ -78,6 +78,17 @@ TEST_CASE("cli: mistakes in the command line") {
     CHECK(outcome.err.find("error: ") != std::string::npos);
     CHECK(outcome.err.find("--help") != std::string::npos);
   }
+  CHECK(test::run({"show"}).err ==
+        "tokcask: error: show: STORE is required\nRun 'tokcask show --help' to see what it takes.\n");
+  CHECK(test::run({"frobnicate"}).err ==
+        "tokcask: error: there is no verb 'frobnicate'\nRun 'tokcask --help' to see what it takes.\n");
+  CHECK(test::run({"--wrong"}).err.find("there is no option '--wrong'") != std::string::npos);
+  CHECK(test::run({"show", "--wrong"}).err.find("there is no option '--wrong'") != std::string::npos);
+  CHECK(test::run({"show", "a", "b", "c"}).err.find("'b' is one operand too many") != std::string::npos);
+  CHECK(test::run({}).err.find("a verb is missing") != std::string::npos);
+  // What a verb itself refuses is a mistake in the command line, too.
+  CHECK(test::run({"warm", "a", "b", "--tokenizer", "bytes", "--seq-len", "8", "--max-bytes", "3x"})
+            .err.find("error: warm: '3x'") != std::string::npos);
   const Outcome json = test::run({"show", "--json"});
   CHECK(json.code == cli::kExitUsage);
   CHECK(json.json()["error"]["exit_code"] == cli::kExitUsage);

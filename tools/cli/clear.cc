@@ -69,11 +69,14 @@ int clear(Session& session, const Arguments& arguments) {
 
 void add_clear(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("clear", "Remove every entry");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_flag("--force", arguments->force, "do not ask; needed where there is no terminal to ask on");
+  CLI::App* verb = app.add_subcommand("clear", "Remove every entry of a store");
+  add_store(*verb, arguments->store);
+  verb->add_flag("--force", arguments->force,
+                 "do not ask first; needed where there is no terminal to ask on");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
+      "The space is given back at once. To remove some entries only, see 'tokcask prune --help'.\n"
+      "\n"
       "Examples:\n"
       "  tokcask clear /data/tokens\n"
       "  tokcask clear /data/tokens --force --json");

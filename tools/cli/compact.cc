@@ -48,12 +48,13 @@ int compact(Session& session, const Arguments& arguments) {
 
 void add_compact(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("compact", "Write the store anew, without gaps, to give space back");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
+  CLI::App* verb = app.add_subcommand("compact", "Write a store anew without gaps, to give space back");
+  add_store(*verb, arguments->store);
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "Readers go on meanwhile; writers wait. It takes the space of the new file beside the old one, whose\n"
+      "Readers go on meanwhile; writers wait. It takes the space of the new file beside the old one, whose "
       "space returns when nobody has it open any more.\n"
+      "\n"
       "Examples:\n"
       "  tokcask compact /data/tokens\n"
       "  tokcask compact /data/tokens --json");

@@ -12,6 +12,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/reference.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
 #include "corpus/utf8.h"
@@ -20,43 +21,46 @@ namespace tokcask::cli {
 namespace {
 
 constexpr const char* kExportNotes =
-    "Formats, and what becomes of OUT:\n"
+    "What becomes of OUT:\n"
     "  megatron   OUT.bin and OUT.idx, one document per entry, for Megatron's IndexedDataset\n"
     "  parquet    the file OUT: input_ids, attention_mask, section_id, tokenizer_sha, sequence_len\n"
     "  mds        the directory OUT, for MosaicML Streaming: tokens and the three of the key\n"
     "  datatrove  OUT.ds, OUT.ds.index and OUT.ds.metadata, as its DocumentTokenizer writes them\n"
     "\n"
-    "Nothing stands under these names before it is whole. Ids are uint16 where all fit (megatron,\n"
-    "datatrove), otherwise they have 32 bits. A mask that is not all ones is kept by parquet and\n"
-    "refused by the others unless --drop-masks is given. Entries of several tokenizers are never\n"
-    "mixed. Records that are damaged or went away meanwhile are left out, and the exit code is\n"
-    "then 1. The store may be in use; no hit and no access is recorded.\n"
+    "Nothing stands under these names before it is whole. Ids are uint16 where all fit (megatron, "
+    "datatrove), otherwise they have 32 bits. A mask that is not all ones is kept by parquet and refused by "
+    "the others unless --drop-masks is given. Entries of several tokenizers are never mixed. Records that "
+    "are damaged or went away meanwhile are left out, and the exit status is then 1. The store may be in "
+    "use; no hit and no access is recorded.\n"
     "\n"
-    "The pip-installed command has the formats; parquet and mds need an extra:\n"
-    "pip install 'tokcask[parquet]', 'tokcask[mds]'.\n"
+    "The pip-installed command has the formats; parquet and mds need an extra: 'pip install "
+    "tokcask[parquet]' or 'pip install tokcask[mds]'.\n"
     "\n"
     "Examples:\n"
-    "  tokcask export /data/tokens --format megatron /data/code --order shuffle --seed 7 --eod 0\n"
-    "  tokcask export /data/tokens --format parquet tokens.parquet --tokenizer 3f2a --seq-len 2048\n"
+    "  tokcask export /data/tokens --format megatron /data/code \\\n"
+    "      --order shuffle --seed 7 --eod 0\n"
+    "  tokcask export /data/tokens --format parquet tokens.parquet \\\n"
+    "      --tokenizer 3f2a --seq-len 2048\n"
     "  tokcask export /data/tokens --format mds /data/code-mds --order path --json";
 
 constexpr const char* kImportNotes =
-    "megatron   IN.bin and IN.idx, one entry per document. The file tells no keys: --tokenizer and\n"
-    "           --seq-len must be given, and the section is the hash of the ids ('content'), so\n"
-    "           that equal documents are one entry and importing again changes nothing, or\n"
-    "           'NAME-NUMBER' of the file and document ('index')\n"
-    "parquet    the file IN with a column input_ids of lists of integers, and, where it has them,\n"
-    "           attention_mask, section_id, tokenizer_sha and sequence_len; what it lacks is as\n"
-    "           for megatron\n"
+    "What is read of IN:\n"
+    "  megatron  IN.bin and IN.idx, one entry per document; they tell no keys, so --tokenizer and --seq-len "
+    "must be given\n"
+    "  parquet   the file IN with a column input_ids of lists of integers, and, where it has them, "
+    "attention_mask, section_id, tokenizer_sha and sequence_len; what it lacks is as for megatron\n"
     "\n"
-    "A document longer than its sequence length is refused. An entry that STORE has with the same\n"
-    "tokens is left; with other tokens it is a conflict, left too unless --replace is given, and\n"
-    "the exit code is 1. An import that was stopped goes on when it is given again.\n"
+    "The section of a document is the hash of its ids (content), so that equal documents are one entry and "
+    "importing again changes nothing; or NAME-NUMBER of its file and place (index).\n"
+    "\n"
+    "A document longer than its sequence length is refused. An entry that STORE has with the same tokens is "
+    "left; with other tokens it is a conflict, left too unless --replace is given, and the exit status is 1. "
+    "An import that was stopped goes on when it is given again.\n"
     "\n"
     "Examples:\n"
     "  tokcask import --format parquet tokens.parquet /data/tokens\n"
-    "  tokcask import --format megatron /data/code /data/tokens --tokenizer tokenizer.json \\\n"
-    "      --seq-len 2048 --eod 0 --json";
+    "  tokcask import --format megatron /data/code /data/tokens \\\n"
+    "      --tokenizer tokenizer.json --seq-len 2048 --eod 0 --json";
 
 struct ExportArguments {
   std::string store;
@@ -115,15 +119,13 @@ void set_if(Json& request, const char* name, const std::optional<T>& value) {
 // stopped.
 std::optional<Json> run_formats(Session& session, const std::string& verb, const Json& request, bool quiet) {
   if (!session.formats) {
-    throw Error(
-        Errc::kInvalidArgument,
-        fmt::format("{}: this program has no formats; install the Python package tokcask, which brings the "
-                    "same command with them",
-                    verb));
+    throw Error(Errc::kInvalidArgument,
+                "this program has no formats; install the Python package tokcask, which brings the same "
+                "command with them");
   }
   for (const auto& [name, value] : request.items()) {
     if (value.is_string() && !corpus::is_utf8(value.get_ref<const std::string&>())) {
-      throw Error(Errc::kInvalidArgument, fmt::format("{}: {} is not UTF-8", verb, name));
+      throw Error(Errc::kInvalidArgument, fmt::format("{} is not UTF-8", name));
     }
   }
   const auto start = std::chrono::steady_clock::now();
@@ -225,37 +227,40 @@ int import_verb(Session& session, const ImportArguments& arguments) {
 
 void add_export(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<ExportArguments>();
-  CLI::App* verb = app.add_subcommand("export", "Write the entries in a format that other programs read");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("OUT", arguments->out, "where to write; see below")->required();
-  verb->add_option("--format", arguments->format, "megatron, parquet, mds or datatrove")
+  CLI::App* verb =
+      app.add_subcommand("export", "Write the entries of a store in a format that other programs read");
+  add_store(*verb, arguments->store);
+  verb->add_option("OUT", arguments->out, "where to write; see below")->required()->type_name(kFile);
+  verb->add_option("--format", arguments->format, "what to write")
       ->required()
       ->check(CLI::IsMember({"megatron", "parquet", "mds", "datatrove"}))
       ->type_name("FORMAT");
   verb->add_option(
           "--order", arguments->order,
-          "key (default); path: as the files that warm read, directory by directory, the rest behind; "
-          "shuffle: at random, the same for one --seed")
+          "by key; by the path of the file that warm read, other entries last; or at random, as --seed says")
       ->check(CLI::IsMember({"key", "path", "shuffle"}))
-      ->type_name("ORDER");
-  verb->add_option("--seed", arguments->seed, "for --order shuffle; default 0")->type_name("N");
+      ->type_name("ORDER")
+      ->capture_default_str();
+  verb->add_option("--seed", arguments->seed, "where the random order of --order shuffle starts")
+      ->type_name("N")
+      ->capture_default_str();
   verb->add_option("--eod", arguments->eod, "append this token to each entry")
       ->check(CLI::NonNegativeNumber)
       ->type_name("ID");
   verb->add_option("--tokenizer", arguments->tokenizer,
-                   "only entries of this tokenizer: its file, its sha, or how that begins")
+                   "take only entries of this tokenizer: its file, its sha, or how that begins")
       ->type_name("FILE|SHA");
-  verb->add_option("--seq-len", arguments->sequence_len, "only entries made for this sequence length")
+  verb->add_option("--seq-len", arguments->sequence_len, "take only entries made for this sequence length")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  verb->add_option(
-          "--dtype", arguments->dtype,
-          "uint16 or int32 (datatrove: uint32) rather than what fits; an id that does not fit is an error")
+  verb->add_option("--dtype", arguments->dtype,
+                   "write this type rather than what fits; an id that does not fit is an error; int32 is for "
+                   "megatron, uint32 for datatrove")
       ->check(CLI::IsMember({"uint16", "int32", "uint32"}))
       ->type_name("TYPE");
-  verb->add_flag("--drop-masks", arguments->drop_masks, "leave masks out where the format has none");
+  verb->add_flag("--drop-masks", arguments->drop_masks, "leave out masks where the format has none");
   verb->add_flag("--force", arguments->force, "replace what is there");
-  verb->add_flag("--quiet", arguments->quiet, "no progress");
+  verb->add_flag("--quiet", arguments->quiet, "show no progress");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kExportNotes);
   verb->callback([arguments, &action] {
@@ -265,10 +270,12 @@ void add_export(CLI::App& app, Action& action) {
 
 void add_import(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<ImportArguments>();
-  CLI::App* verb = app.add_subcommand("import", "Take over tokens from Megatron's or Parquet files");
-  verb->add_option("IN", arguments->input, "what to read; for megatron without .bin and .idx")->required();
-  verb->add_option("STORE", arguments->store, "the store's directory; made if it is not there")->required();
-  verb->add_option("--format", arguments->format, "megatron or parquet")
+  CLI::App* verb = app.add_subcommand("import", "Take over tokens from files of Megatron or Parquet");
+  verb->add_option("IN", arguments->input, "what to read; for megatron without .bin and .idx")
+      ->required()
+      ->type_name(kFile);
+  add_store_to_fill(*verb, arguments->store);
+  verb->add_option("--format", arguments->format, "what to read")
       ->required()
       ->check(CLI::IsMember({"megatron", "parquet"}))
       ->type_name("FORMAT");
@@ -277,19 +284,16 @@ void add_import(CLI::App& app, Action& action) {
   verb->add_option("--seq-len", arguments->sequence_len, "the sequence length that they were made for")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  verb->add_option("--section", arguments->section, "sections by 'content' (default) or by 'index'")
+  verb->add_option("--section", arguments->section, "what sections are named by")
       ->check(CLI::IsMember({"content", "index"}))
-      ->type_name("RULE");
+      ->type_name("RULE")
+      ->capture_default_str();
   verb->add_option("--eod", arguments->eod, "take this token off the end of each document, where it is there")
       ->check(CLI::NonNegativeNumber)
       ->type_name("ID");
-  verb->add_flag("--replace", arguments->replace, "where the store has other tokens, take those of IN");
-  verb->add_option(
-          "--max-bytes", arguments->max_bytes,
-          "hard cap on the size of the store, e.g. 500M; default: what it was last written with, 10G "
-          "for a new one")
-      ->type_name("SIZE");
-  verb->add_flag("--quiet", arguments->quiet, "no progress, no list of conflicts");
+  verb->add_flag("--replace", arguments->replace, "take the tokens of IN where the store has others");
+  add_max_bytes(*verb, arguments->max_bytes);
+  verb->add_flag("--quiet", arguments->quiet, "show no progress, and no list of conflicts");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kImportNotes);
   verb->callback([arguments, &action] {

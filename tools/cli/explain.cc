@@ -66,18 +66,19 @@ int explain(Session& session, const Arguments& arguments) {
 
 void add_explain(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand(
-      "explain", "Tell why a look-up of a key finds nothing, or what it finds; exit code 1 if nothing");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("KEY", arguments->key, "section_id|tokenizer_sha|sequence_len (quote it for the shell)")
+  CLI::App* verb =
+      app.add_subcommand("explain", "Tell why a look-up of a key finds nothing, or what it finds");
+  add_store(*verb, arguments->store);
+  verb->add_option("KEY", arguments->key, "'section_id|tokenizer_sha|sequence_len', quoted for the shell")
       ->required();
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "Reasons: never stored, other tokenizer, other length, evicted, pruned, declined, cleared, damaged.\n"
-      "Counts no hit and records no access.\n"
+      "The reasons: never stored, other tokenizer, other length, evicted, pruned, declined, cleared, "
+      "damaged. The exit status is 1 if nothing is found. Counts no hit and records no access.\n"
+      "\n"
       "Examples:\n"
-      "  tokcask explain /data/tokens \"0123456789abcdef|$SHA|2048\"\n"
-      "  tokcask explain /data/tokens \"0123456789abcdef|$SHA|2048\" --json | jq -r .reason");
+      "  tokcask explain /data/tokens \"$SECTION|$SHA|2048\"\n"
+      "  tokcask explain /data/tokens \"$SECTION|$SHA|2048\" --json | jq -r .reason");
   verb->callback([arguments, &action] {
     action = [arguments](Session& session) { return explain(session, *arguments); };
   });

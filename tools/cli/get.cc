@@ -59,17 +59,19 @@ int get(Session& session, const Arguments& arguments) {
 
 void add_get(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb =
-      app.add_subcommand("get", "Print the token ids of one entry; exit code 1 if there is none");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("KEY", arguments->key, "section_id|tokenizer_sha|sequence_len (quote it for the shell)")
+  CLI::App* verb = app.add_subcommand("get", "Print the token ids of one entry");
+  add_store(*verb, arguments->store);
+  verb->add_option("KEY", arguments->key, "'section_id|tokenizer_sha|sequence_len', quoted for the shell")
       ->required();
   verb->add_flag("--json", arguments->json,
-                 "print one JSON object; attention_mask is in it only if it is not all ones");
+                 "print one JSON object; attention_mask is in it where it is not all ones");
   verb->footer(
+      "The exit status is 1 if there is no such entry, and a message tells why; 'tokcask explain' tells "
+      "more.\n"
+      "\n"
       "Examples:\n"
-      "  tokcask get /data/tokens \"0123456789abcdef|$SHA|2048\"\n"
-      "  tokcask get /data/tokens \"0123456789abcdef|$SHA|2048\" --json | jq .length");
+      "  tokcask get /data/tokens \"$SECTION|$SHA|2048\"\n"
+      "  tokcask get /data/tokens \"$SECTION|$SHA|2048\" --json | jq .length");
   verb->callback(
       [arguments, &action] { action = [arguments](Session& session) { return get(session, *arguments); }; });
 }

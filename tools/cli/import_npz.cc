@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/reference.h"
 #include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
@@ -18,13 +19,10 @@ namespace {
 
 constexpr const char* kNotes =
     "DIR has manifest.json and entries/XX/*.npz, each with input_ids and attention_mask. It is only read. "
-    "Keys\n"
-    "and last accesses are kept. An entry that STORE has with the same tokens is left; with other tokens it "
-    "is\n"
-    "a conflict, left too unless --replace is given, and the exit code is 1. Entries whose files are "
-    "missing,\n"
-    "damaged or malformed are counted and left out. An import that was stopped goes on when it is given "
-    "again.\n"
+    "Keys and last accesses are kept. An entry that STORE has with the same tokens is left; with other "
+    "tokens it is a conflict, left too unless --replace is given, and the exit status is 1. Entries whose "
+    "files are missing, damaged or malformed are counted and left out. An import that was stopped goes on "
+    "when it is given again.\n"
     "\n"
     "Examples:\n"
     "  tokcask import-npz ~/.dlm/store/tokenized-cache /data/tokens\n"
@@ -141,15 +139,13 @@ int import_verb(Session& session, const Arguments& arguments) {
 void add_import_npz(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("import-npz", "Take over a cache of .npz files with a manifest.json");
-  verb->add_option("DIR", arguments->directory, "the directory that holds manifest.json")->required();
-  verb->add_option("STORE", arguments->store, "the store's directory; made if it is not there")->required();
-  verb->add_flag("--replace", arguments->replace, "where the store has other tokens, take those of DIR");
-  verb->add_option(
-          "--max-bytes", arguments->max_bytes,
-          "hard cap on the size of the store, e.g. 500M; default: what it was last written with, 10G "
-          "for a new one")
-      ->type_name("SIZE");
-  verb->add_flag("--quiet", arguments->quiet, "no progress, no lists of left-out entries");
+  verb->add_option("DIR", arguments->directory, "the directory that holds manifest.json")
+      ->required()
+      ->type_name(kDirectory);
+  add_store_to_fill(*verb, arguments->store);
+  verb->add_flag("--replace", arguments->replace, "take the tokens of DIR where the store has others");
+  add_max_bytes(*verb, arguments->max_bytes);
+  verb->add_flag("--quiet", arguments->quiet, "show no progress, and no list of entries that were left out");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kNotes);
   verb->callback([arguments, &action] {

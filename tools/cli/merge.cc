@@ -11,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/reference.h"
 #include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
@@ -20,12 +21,9 @@ namespace {
 
 constexpr const char* kNotes =
     "An entry whose key OUT has with the same tokens is not copied; the later last access of the two is "
-    "kept.\n"
-    "The same key with other tokens is a conflict: what OUT has, or of the inputs the first named, stays, "
-    "and\n"
-    "the exit code is 1. A merge that was stopped goes on where it was when it is given again. The inputs "
-    "are\n"
-    "only read, and may be in use.\n"
+    "kept. The same key with other tokens is a conflict: what OUT has, or of the inputs the first named, "
+    "stays, and the exit status is 1. A merge that was stopped goes on where it was when it is given again. "
+    "The inputs are only read, and may be in use.\n"
     "\n"
     "Examples:\n"
     "  tokcask merge /data/tokens /data/part-1 /data/part-2\n"
@@ -132,15 +130,15 @@ int merge_verb(Session& session, const Arguments& arguments) {
 
 void add_merge(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("merge", "Put the entries of stores into one");
-  verb->add_option("OUT", arguments->out, "the store to merge into; made if it is not there")->required();
-  verb->add_option("IN", arguments->inputs, "the stores to take entries from")->required();
-  verb->add_option(
-          "--max-bytes", arguments->max_bytes,
-          "hard cap on the size of OUT, e.g. 500M; default: what it was last written with, 10G for a "
-          "new one")
-      ->type_name("SIZE");
-  verb->add_flag("--quiet", arguments->quiet, "no progress, no list of conflicts");
+  CLI::App* verb = app.add_subcommand("merge", "Put the entries of several stores into one");
+  verb->add_option("OUT", arguments->out, "the store to merge into; made if it is not there")
+      ->required()
+      ->type_name(kDirectory);
+  verb->add_option("IN", arguments->inputs, "the stores to take entries from")
+      ->required()
+      ->type_name(kDirectory);
+  add_max_bytes(*verb, arguments->max_bytes);
+  verb->add_flag("--quiet", arguments->quiet, "show no progress, and no list of conflicts");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kNotes);
   verb->callback([arguments, &action] {

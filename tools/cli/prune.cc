@@ -105,9 +105,10 @@ int prune(Session& session, const Arguments& arguments) {
 
 void add_prune(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("prune", "Remove the entries of which all holds that is given");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("--older-than", arguments->older_than, "last used longer ago: 30d, 12h, 45m or 10s")
+  CLI::App* verb = app.add_subcommand("prune", "Remove the entries that all the given conditions hold for");
+  add_store(*verb, arguments->store);
+  verb->add_option("--older-than", arguments->older_than,
+                   "last used longer ago than this, as in 30d, 12h, 45m or 10s")
       ->type_name("AGE");
   verb->add_option("--tokenizer", arguments->tokenizer,
                    "made with this tokenizer: its sha, or how that begins")
@@ -119,11 +120,12 @@ void add_prune(CLI::App& app, Action& action) {
                    "not used since the start of the oldest of the newest N runs")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  verb->add_flag("--dry-run", arguments->dry_run, "only say how many that are");
+  verb->add_flag("--dry-run", arguments->dry_run, "remove nothing, and tell how many these are");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "At least one of them must be given. The file keeps its size; later entries use the space, and\n"
+      "At least one condition must be given. The file keeps its size; later entries use the space, and "
       "'tokcask compact' gives it back.\n"
+      "\n"
       "Examples:\n"
       "  tokcask prune /data/tokens --older-than 30d\n"
       "  tokcask prune /data/tokens --tokenizer 3f2a --seq-len 2048 --dry-run\n"

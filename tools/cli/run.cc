@@ -3,28 +3,47 @@
 #include <new>
 #include <sstream>
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include "cli/cli.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
+#include "cli/reference.h"
 #include "cli/verbs.h"
 
 namespace tokcask::cli {
 namespace {
 
-constexpr const char* kDescription =
-    "tokcask keeps the tokens of a corpus in one memory-mapped store, so that each text is tokenized once.";
+constexpr const char* kDescription = "Tokenize each text once, and keep its tokens in a memory-mapped store";
 
-constexpr const char* kFooter =
+constexpr const char* kNotes =
+    "Data goes to standard output, messages and progress to standard error. 'tokcask VERB --help' tells more "
+    "of a verb.\n"
+    "\n"
+    "Exit status:\n"
+    "  0    done\n"
+    "  1    a check found something, or a key is not there\n"
+    "  2    the command line is wrong\n"
+    "  65   damaged data\n"
+    "  66   no such store or input\n"
+    "  74   input or output failed\n"
+    "  75   busy: another process is writing to the store\n"
+    "  130  interrupted\n"
+    "\n"
+    "Environment:\n"
+    "  NO_COLOR  no color, even on a terminal, where this is set and not empty\n"
+    "\n"
+    "Files:\n"
+    "  STORE/data.mdb              the entries, in a file of LMDB's; all that is worth a backup\n"
+    "  STORE/data.mdb.set-aside-N  what once was data.mdb and could not be used; one is kept\n"
+    "  STORE/locks, STORE/*.lock   locks, and who reads what\n"
+    "  STORE/*.shm                 shared memory; lost ones cost speed only\n"
+    "\n"
     "Examples:\n"
     "  tokcask warm /data/tokens ./src --tokenizer tokenizer.json --seq-len 2048\n"
     "  tokcask show /data/tokens\n"
-    "  tokcask prune /data/tokens --older-than 30d\n"
-    "\n"
-    "Exit codes: 0 done, 1 a check found something or a key is not there, 2 usage, 65 damaged data,\n"
-    "66 no such store or input, 74 I/O, 75 busy, 130 interrupted. Data goes to standard output, messages\n"
-    "to standard error. 'tokcask VERB --help' tells more.";
+    "  tokcask prune /data/tokens --older-than 30d";
 
 bool wants_json(const std::vector<std::string>& args) {
   const auto end = std::find(args.begin(), args.end(), "--");
@@ -41,6 +60,25 @@ int fail(Console& console, bool json, std::string_view message, int code) noexce
   return code;
 }
 
+int fail_usage(Console& console, const CLI::App& app, bool json, std::string_view message) {
+  const auto verbs = app.get_subcommands();
+  const std::string verb = verbs.empty() ? "" : verbs.front()->get_name();
+  fail(console, json, verb.empty() ? std::string(message) : fmt::format("{}: {}", verb, message), kExitUsage);
+  console.note(fmt::format("Run 'tokcask{}{} --help' to see what it takes.", verb.empty() ? "" : " ", verb));
+  return kExitUsage;
+}
+
+// The parser has no good words for what it does not know.
+std::string complaint(const CLI::App& app, const CLI::ParseError& ending) {
+  const bool has_verb = !app.get_subcommands().empty();
+  const std::vector<std::string> rest = app.remaining(true);
+  if (rest.empty()) return has_verb ? ending.what() : "a verb is missing";
+  const std::string& unknown = rest.front();
+  if (unknown.starts_with('-')) return fmt::format("there is no option '{}'", unknown);
+  return has_verb ? fmt::format("'{}' is one operand too many", unknown)
+                  : fmt::format("there is no verb '{}'", unknown);
+}
+
 // Help and the version are data; anything else the parser ends with is a mistake in the command line.
 int answer_parser(Console& console, const CLI::App& app, const CLI::ParseError& ending, bool json) {
   std::ostringstream data;
@@ -49,11 +87,7 @@ int answer_parser(Console& console, const CLI::App& app, const CLI::ParseError& 
     console.data(data.str());
     return kExitOk;
   }
-  const auto chosen = app.get_subcommands();
-  const std::string program = chosen.empty() ? "tokcask" : "tokcask " + chosen.front()->get_name();
-  fail(console, json, ending.what(), kExitUsage);
-  console.note("Run '" + program + " --help' to see what it takes.");
-  return kExitUsage;
+  return fail_usage(console, app, json, complaint(app, ending));
 }
 
 int parse_and_act(Console& console, const std::vector<std::string>& args, const TokenizerLoader& load,
@@ -67,15 +101,22 @@ int parse_and_act(Console& console, const std::vector<std::string>& args, const 
     return answer_parser(console, app, ending, json);
   }
   Session session{console, load, formats};
-  return action(session);
+  try {
+    return action(session);
+  } catch (const Error& error) {
+    if (error.code() != Errc::kInvalidArgument) throw;
+    return fail_usage(console, app, json, error.what());
+  }
 }
 
 }  // namespace
 
 void add_verbs(CLI::App& app, Action& action) {
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("tokcask ") + TOKCASK_VERSION);
-  app.footer(kFooter);
+  app.formatter(help_formatter());
+  app.set_help_flag("-h,--help", "print this help");
+  app.set_version_flag("--version", "tokcask " TOKCASK_VERSION, "print the version");
+  app.footer(kNotes);
   add_warm(app, action);
   add_show(app, action);
   add_runs(app, action);
@@ -89,6 +130,24 @@ void add_verbs(CLI::App& app, Action& action) {
   add_export(app, action);
   add_import(app, action);
   add_import_npz(app, action);
+  add_completion(app, action);
+  add_reference(app, action);
+}
+
+void add_store(CLI::App& verb, std::string& store) {
+  verb.add_option("STORE", store, "the store's directory")->required()->type_name(kDirectory);
+}
+
+void add_store_to_fill(CLI::App& verb, std::string& store) {
+  verb.add_option("STORE", store, "the store's directory; made if it is not there")
+      ->required()
+      ->type_name(kDirectory);
+}
+
+void add_max_bytes(CLI::App& verb, std::string& max_bytes) {
+  verb.add_option("--max-bytes", max_bytes, "hard cap on the size of the store, as in 500M or 10G")
+      ->type_name("SIZE")
+      ->default_str("what it was last given; 10G for a new one");
 }
 
 int run(const std::vector<std::string>& args, const TokenizerLoader& load, const FormatRunner& formats) {

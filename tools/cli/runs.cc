@@ -154,15 +154,16 @@ int runs(Session& session, const Arguments& arguments) {
 void add_runs(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("runs", "List the runs of a store, newest first");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("-n,--last", arguments->last, "only so many")
+  add_store(*verb, arguments->store);
+  verb->add_option("-n,--last", arguments->last, "list only the newest N")
       ->type_name("N")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 32));
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "A run is what one process does with a store, and all its workers for it. It is alive, has ended, or\n"
-      "was killed. A + behind the tokenizer: others, or other lengths, were used too. The store keeps the\n"
+      "A run is what one process does with a store, and all its workers for it. It is alive, has ended, or "
+      "was killed. A + behind the tokenizer: others, or other lengths, were used too. The store keeps the "
       "last 256 runs that did anything.\n"
+      "\n"
       "Examples:\n"
       "  tokcask runs /data/tokens\n"
       "  tokcask runs /data/tokens -n 1\n"

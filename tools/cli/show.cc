@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "cli/page.h"
+#include "cli/reference.h"
 #include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
@@ -115,11 +116,14 @@ int show(Session& session, const Arguments& arguments) {
 void add_show(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("show", "Tell what a store holds, and how its last runs went");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_option("--html", arguments->html, "write the page with its plots to FILE instead, as HTML")
-      ->type_name("FILE");
+  add_store(*verb, arguments->store);
+  verb->add_option("--html", arguments->html, "write the page with plots to FILE instead, as HTML")
+      ->type_name(kFile);
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
+      "It tells how full the store is, its entries by tokenizer, sequence length, size and last use, and the "
+      "hit rates of its runs. Counts no hit and records no access.\n"
+      "\n"
       "Examples:\n"
       "  tokcask show /data/tokens\n"
       "  tokcask show /data/tokens --html tokens.html\n"

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "cli/console.h"
 #include "cli/formats.h"
@@ -26,6 +27,11 @@ using Action = std::function<int(Session&)>;
 // All of them, and what the program itself takes.
 void add_verbs(CLI::App& app, Action& action);
 
+// What many of them take.
+void add_store(CLI::App& verb, std::string& store);
+void add_store_to_fill(CLI::App& verb, std::string& store);
+void add_max_bytes(CLI::App& verb, std::string& max_bytes);
+
 void add_warm(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);
@@ -39,5 +45,7 @@ void add_merge(CLI::App& app, Action& action);
 void add_export(CLI::App& app, Action& action);
 void add_import(CLI::App& app, Action& action);
 void add_import_npz(CLI::App& app, Action& action);
+void add_completion(CLI::App& app, Action& action);
+void add_reference(CLI::App& app, Action& action);
 
 }  // namespace tokcask::cli

@@ -80,13 +80,14 @@ int verify(Session& session, const Arguments& arguments) {
 
 void add_verify(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb =
-      app.add_subcommand("verify", "Check every page and record; exit code 1 if anything is damaged");
-  verb->add_option("STORE", arguments->store, "the store's directory")->required();
-  verb->add_flag("--repair", arguments->repair,
-                 "make whole what is damaged, as far as that goes; exit code 0 if the store is whole then");
+  CLI::App* verb = app.add_subcommand("verify", "Check every page and record of a store");
+  add_store(*verb, arguments->store);
+  verb->add_flag("--repair", arguments->repair, "make the store whole: keep every entry that is intact");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
+      "The exit status is 1 if anything is damaged; with --repair, if the store is not whole then. The store "
+      "may be in use while it is checked.\n"
+      "\n"
       "Examples:\n"
       "  tokcask verify /data/tokens\n"
       "  tokcask verify /data/tokens --json | jq .damaged\n"

@@ -9,22 +9,28 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/reference.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
 
 namespace tokcask::cli {
 namespace {
 
-constexpr const char* kExamples =
-    "A pattern without a slash is compared with the name of a file or directory, one with a slash with the\n"
-    "path below CORPUS; *, ?, [a-z] and ** mean what they mean in a .gitignore file. Give an option again "
-    "for\n"
-    "each pattern.\n"
+constexpr const char* kNotes =
+    "Files that are unchanged since the last time are not read. Binary files, those that are not UTF-8, and "
+    "what .gitignore files name are left out.\n"
+    "\n"
+    "A GLOB without a slash is compared with the name of a file or directory, one with a slash with the path "
+    "below CORPUS; *, ?, [a-z] and ** mean what they mean in a .gitignore file.\n"
+    "\n"
+    "Ctrl-C stops it, and the same command goes on from there.\n"
     "\n"
     "Examples:\n"
     "  tokcask warm /data/tokens ./src --tokenizer tokenizer.json --seq-len 2048\n"
-    "  tokcask warm /data/tokens ./src --tokenizer bytes --seq-len 512 --include '*.py' --exclude 'build/'\n"
-    "  tokcask warm /data/tokens ./src --tokenizer tokenizer.json --seq-len 2048 --max-bytes 50G --json";
+    "  tokcask warm /data/tokens ./src --tokenizer bytes --seq-len 512 \\\n"
+    "      --include '*.py' --exclude 'build/'\n"
+    "  tokcask warm /data/tokens ./src --tokenizer tokenizer.json --seq-len 2048 \\\n"
+    "      --max-bytes 50G --json";
 
 struct Arguments {
   std::string store;
@@ -196,34 +202,35 @@ int warm_store(Session& session, const Arguments& arguments) {
 }
 
 void add_options(CLI::App& verb, Arguments& arguments) {
-  verb.add_option("STORE", arguments.store, "the store's directory; made if it is not there")->required();
-  verb.add_option("CORPUS", arguments.corpus, "a directory, or one file")->required();
+  add_store_to_fill(verb, arguments.store);
+  verb.add_option("CORPUS", arguments.corpus, "a directory of text files, or one file")
+      ->required()
+      ->type_name(kFile);
   verb.add_option("--tokenizer", arguments.tokenizer,
                   "a tokenizer file, or 'bytes' for the built-in byte-level tokenizer")
       ->required()
-      ->type_name("FILE");
+      ->type_name(kFile);
   verb.add_option("--seq-len", arguments.sequence_len, "keep at most this many tokens of each file")
       ->required()
       ->type_name("N");
-  verb.add_option("--include", arguments.include, "only files that match, or lie in a directory that does")
+  verb.add_option("--include", arguments.include,
+                  "take only files that match, or lie in a directory that does")
       ->allow_extra_args(false)
       ->type_name("GLOB");
-  verb.add_option("--exclude", arguments.exclude, "neither files nor directories that match")
+  verb.add_option("--exclude", arguments.exclude, "leave out files and directories that match")
       ->allow_extra_args(false)
       ->type_name("GLOB");
-  verb.add_flag("--hidden", arguments.hidden, "also files and directories whose names begin with a dot");
+  verb.add_flag("--hidden", arguments.hidden, "take files and directories whose names begin with a dot, too");
   verb.add_flag("--no-ignore", arguments.no_ignore,
                 "do not obey .gitignore files; with --hidden, enter .git too");
-  verb.add_option("--jobs", arguments.jobs, "threads to read and tokenize on; 0, the default: all cores")
+  verb.add_option("--jobs", arguments.jobs,
+                  "threads to read and tokenize on, at most 1024; 0: one for each core")
       ->check(CLI::Range(0U, 1024U))
-      ->type_name("N");
-  verb.add_option(
-          "--max-bytes", arguments.max_bytes,
-          "hard cap on the size of the store, e.g. 500M; default: what it was last given, 10G for a new "
-          "one")
-      ->type_name("SIZE");
-  verb.add_flag("--rehash", arguments.rehash, "read every file, also those that look unchanged");
-  verb.add_flag("--quiet", arguments.quiet, "no progress, no lists of left-out files");
+      ->type_name("N")
+      ->default_str("0");
+  add_max_bytes(verb, arguments.max_bytes);
+  verb.add_flag("--rehash", arguments.rehash, "read every file, even those that look unchanged");
+  verb.add_flag("--quiet", arguments.quiet, "show no progress, and no list of files that were left out");
   verb.add_flag("--json", arguments.json, "print one JSON object");
 }
 
@@ -233,7 +240,7 @@ void add_warm(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("warm", "Tokenize what is new or changed in a corpus, and store it");
   add_options(*verb, *arguments);
-  verb->footer(kExamples);
+  verb->footer(kNotes);
   verb->callback([arguments, &action] {
     action = [arguments](Session& session) { return warm_store(session, *arguments); };
   });
