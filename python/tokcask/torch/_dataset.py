@@ -45,7 +45,7 @@ class TokenDataset(torch.utils.data.Dataset[Any]):
     Pickling takes the path and the keys (8 bytes each); where the records lie is resolved once and shared.
     What all of them read counts for one run: the newest that this process has on the store, or one of its own.
     Threads: all methods may be called from any thread.
-    Snapshots: every call sees what was committed last, and pins nothing when it is over.
+    Snapshots: every call sees what was committed last, and pins nothing from 40 ms after it on.
     Eviction: the entries of an open dataset are protected from it, as all that a living run used. A store that
     is full of them declines what is put.
     """
