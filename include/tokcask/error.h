@@ -19,7 +19,7 @@ enum class Errc {
   kMissing,          // keys that must have entries have none
   kDamaged,          // the store's bytes are not what tokcask wrote
   kIo,               // the operating system refused (message has path and errno text)
-  kBusy,             // another process holds the write lock past the time limit
+  kBusy,             // another process has the write lock past the time limit, or another lock file
   kReadOnly,         // a write through a read-only handle
   kClosed,           // use after close()
   kUnsupported,      // e.g. a network file system

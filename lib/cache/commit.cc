@@ -7,6 +7,7 @@
 
 #include <tokcask/error.h>
 
+#include "cache/history.h"
 #include "os/clock.h"
 
 namespace tokcask {
@@ -79,6 +80,7 @@ rows::StoreRow read_store_row(const Transaction& transaction) {
   row->slot_count =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(row->slot_count, there * rows::kEntriesPerChunk));
   row->tokenizer_count = static_cast<std::uint32_t>(std::min<std::uint64_t>(row->tokenizer_count, there));
+  row->history_ring = std::min(row->history_ring, kMostHistory);
   return *row;
 }
 

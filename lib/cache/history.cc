@@ -11,9 +11,8 @@ using rows::Tag;
 
 std::uint64_t history_ring(std::uint64_t max_bytes) noexcept {
   constexpr std::uint64_t kShare = 64;
-  constexpr std::uint64_t kMost = std::uint64_t{1} << 20;
   return std::clamp<std::uint64_t>(max_bytes / kShare / sizeof(rows::HistoryRow), rows::kHistoryPerChunk,
-                                   kMost);
+                                   kMostHistory);
 }
 
 namespace {

@@ -14,7 +14,8 @@
 
 namespace tokcask {
 
-// Rows that the history of a store with this budget has: 1/64 of it, at least one chunk, at most 2^20 rows.
+inline constexpr std::uint64_t kMostHistory = std::uint64_t{1} << 20;
+// Rows that the history of a store with this budget has: 1/64 of it, at least one chunk.
 [[nodiscard]] std::uint64_t history_ring(std::uint64_t max_bytes) noexcept;
 
 // Finds the rows of a key: where each lies, by hash, 8 bytes per row, because a process that reads may have

@@ -56,7 +56,8 @@ std::shared_ptr<const Prepared::Table> Prepared::attach(const Engine& engine, co
   auto shared = shm::KeyTable::attach(engine.root(), engine.file_uuid(), keys.bytes(), keep_bytes(engine));
   // Its checksum was right a moment ago.
   const auto own = shared ? record::KeyList::of(shared->keys()) : std::nullopt;
-  return own && own->size() == keys.size() ? std::make_shared<const Table>(std::move(shared), *own) : nullptr;
+  if (!own || own->size() != keys.size() || shared->places().size() != keys.size()) return nullptr;
+  return std::make_shared<const Table>(std::move(shared), *own);
 }
 
 std::shared_ptr<const Prepared::Table> Prepared::publish(Engine& engine, const Resolution& made,

@@ -25,8 +25,6 @@ namespace {
 
 constexpr std::uint64_t kMapBytes = std::uint64_t{1} << 40;
 constexpr std::uint64_t kSmallestMapBytes = std::uint64_t{1} << 32;
-// The first process to open lock.mdb fixes the number; a slot costs 64 bytes of that file.
-constexpr unsigned kMaxReaders = 4096;
 constexpr std::array<const char*, kTableCount> kTableNames = {"records", "meta"};
 constexpr mdb_mode_t kFileMode = 0600;
 
@@ -48,6 +46,11 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
       advice =
           "; a commit failed on the disk, and LMDB does nothing more until all handles and views of the "
           "store are let go in this process; then open it again";
+      break;
+    case MDB_BAD_RSLOT:
+      advice =
+          "; the lock file was overwritten while it was open: close the store in all processes, then open it "
+          "again";
       break;
     case MDB_READERS_FULL:
       errc = Errc::kBusy;
@@ -136,18 +139,23 @@ std::unique_ptr<Environment> Environment::open(const std::filesystem::path& dire
 
 std::unique_ptr<Environment> Environment::open_linked(const std::filesystem::path& directory, Mode mode,
                                                       const std::filesystem::path& name, const FileId& id) {
-  std::unique_ptr<Environment> self(new Environment(directory, mode, name));
+  // In the store's own directory LMDB is without one, because nothing can be made there.
+  auto lock_file = directory == name.parent_path() ? nullptr : std::make_unique<LockFile>(directory, name);
+  std::unique_ptr<Environment> self(new Environment(directory, mode, name, std::move(lock_file)));
   // LMDB opens the path more than once, and the lock file before. It was the same file each time if it still
   // is: one that was replaced does not come back.
   struct stat status{};
-  if (self->file_id() != id || stat(name.c_str(), &status) != 0 || FileId(status.st_dev, status.st_ino) != id)
+  if ((self->lock_file_ && !self->lock_file_->guard()) || self->file_id() != id ||
+      stat(name.c_str(), &status) != 0 || FileId(status.st_dev, status.st_ino) != id) {
     return nullptr;
+  }
   self->open_tables(mode);
   return self;
 }
 
-Environment::Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name)
-    : path_(std::move(name)), read_only_(mode == Mode::kReadOnly) {
+Environment::Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name,
+                         std::unique_ptr<LockFile> lock_file)
+    : lock_file_(std::move(lock_file)), path_(std::move(name)), read_only_(mode == Mode::kReadOnly) {
   const unsigned flags =
       MDB_NOTLS | (read_only_ ? MDB_RDONLY : 0U) | (mode == Mode::kCreate ? MDB_NOLOCK | MDB_NOSYNC : 0U);
   for (std::uint64_t map_bytes = kMapBytes;; map_bytes /= 2) {
@@ -204,7 +212,16 @@ void Environment::find_map(MDB_txn* txn) {
 
 Environment::~Environment() {
   guard_ = os::FaultGuard();
-  if (env_ != nullptr) mdb_env_close(env_);
+  if (env_ == nullptr) return;
+  if (lock_file_ && lock_file_->is_cut()) {
+    // A mutex that a thread held when it was cut off is still in that thread's list of robust mutexes, which
+    // the C library writes to: its memory has to stay. Those that stay are a list.
+    static std::atomic<MDB_env*> kept{nullptr};
+    lock_file_->keep_guarded();
+    mdb_env_set_userctx(env_, kept.exchange(env_));
+    return;
+  }
+  mdb_env_close(env_);
 }
 
 std::uint64_t Environment::last_txnid() const noexcept {
@@ -243,11 +260,13 @@ void Environment::sync() const {
 
 void Environment::require_whole() const {
   const std::int64_t tick = os::coarse_now_ns();
+  if (lock_file_ && lock_file_->hit()) throw lock_file_error();
   const bool hit = guard_.hit();
   if (!hit && looked_ns_.load(std::memory_order_relaxed) == tick &&
       looked_txnid_.load(std::memory_order_relaxed) == last_txnid()) {
     return;
   }
+  if (lock_file_ && lock_file_->is_cut()) throw lock_file_error();
   // Before the length is read: another thread may see a longer file meanwhile.
   const std::uint64_t longest = longest_.load(std::memory_order_acquire);
   const std::uint64_t bytes = file_bytes();
@@ -265,6 +284,23 @@ void Environment::require_whole() const {
   }
   looked_txnid_.store(last_txnid(), std::memory_order_relaxed);
   looked_ns_.store(tick, std::memory_order_relaxed);
+}
+
+void Environment::require_locks(std::uint64_t begun, std::uint64_t least) const {
+  require_read();
+  if (!lock_file_ || begun >= least) return;
+  lock_file_->note_wrong();
+  throw lock_file_error();
+}
+
+Error Environment::lock_file_error() const {
+  return {
+      Errc::kIo,
+      fmt::format(
+          "{}: its lock file was cut short or overwritten while it was open, so processes do not see each "
+          "other any more; nothing that was committed is lost: close it in all "
+          "processes, then open it again",
+          path_.string())};
 }
 
 void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept {
@@ -312,22 +348,42 @@ int Environment::clear_dead_readers() const noexcept {
 
 ReadTransaction::ReadTransaction(const Environment& environment) : environment_(&environment) {
   environment.require_whole();
+  const std::uint64_t least = least_id();
   int code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   if (code == MDB_READERS_FULL && environment.clear_dead_readers() > 0) {
     code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   }
   check(code, "begin a snapshot", environment.path_);
+  try {
+    environment.require_locks(id(), least);
+  } catch (...) {
+    mdb_txn_abort(txn_);
+    throw;
+  }
 }
 
 ReadTransaction::~ReadTransaction() {
   if (txn_ != nullptr) mdb_txn_abort(txn_);
 }
 
+// A commit is in the data file a moment before it is in the lock file, where a snapshot begins.
+std::uint64_t ReadTransaction::least_id() const noexcept {
+  const std::uint64_t last = environment_->last_txnid();
+  return last - std::min<std::uint64_t>(last, 1);
+}
+
 void ReadTransaction::reset() noexcept { mdb_txn_reset(txn_); }
 
 void ReadTransaction::renew() {
   environment_->require_whole();
+  const std::uint64_t least = least_id();
   check(mdb_txn_renew(txn_), "renew a snapshot", environment_->path_);
+  try {
+    environment_->require_locks(id(), least);
+  } catch (...) {
+    mdb_txn_reset(txn_);
+    throw;
+  }
 }
 
 std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
@@ -365,7 +421,15 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
 
 WriteTransaction::WriteTransaction(const Environment& environment) : environment_(&environment) {
   environment.require_whole();
+  // Readers that are not in the table any more would have their pages overwritten.
+  if (environment.lock_file_ && environment.lock_file_->is_cut()) throw environment.lock_file_error();
   check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write", environment.path_);
+  try {
+    environment.require_locks(mdb_txn_id(txn_), environment.last_txnid() + 1);
+  } catch (...) {
+    mdb_txn_abort(txn_);
+    throw;
+  }
 }
 
 WriteTransaction::~WriteTransaction() {

@@ -30,6 +30,7 @@
 
 #include <tokcask/error.h>
 
+#include "lmdb/lock_file.h"
 #include "os/fault_guard.h"
 
 struct stat;
@@ -71,7 +72,8 @@ class Environment {
   static std::unique_ptr<Environment> open(const std::filesystem::path& directory, Mode mode,
                                            const std::filesystem::path& name = {});
   // The same for a directory that has a lock file and a link to the data file `name`. Returns null, and has
-  // read nothing by that lock file, when what was opened or what is there now is not the file `id`.
+  // read nothing by that lock file, when what was opened or what is there now is not the file `id`. Throws
+  // Error(kBusy) when others have it open with another lock file; see lock_file.h.
   using FileId = std::pair<dev_t, ino_t>;
   static std::unique_ptr<Environment> open_linked(const std::filesystem::path& directory, Mode mode,
                                                   const std::filesystem::path& name, const FileId& id);
@@ -92,14 +94,15 @@ class Environment {
   [[nodiscard]] FileId file_id() const;
   // Makes all that was committed durable; for kCreate.
   void sync() const;
-  // Throws Error(kDamaged) when the file is shorter than it was, or a page of it could not be read. Looks at
-  // its length at most once per tick of the coarse clock, 1 to 4 ms. Transactions do this when they begin.
+  // Throws Error(kDamaged) when the file is shorter than it was, or a page of it could not be read, and
+  // Error(kIo) when that is so of the lock file. Looks at their lengths at most once per tick of the coarse
+  // clock, 1 to 4 ms. Transactions do this when they begin.
   void require_whole() const;
   // Throws that error when a page that was touched is not there. Whoever has read of a value itself asks this
   // before it believes what it read: in the place of such a page are bytes of 255, so ids of -1, behind a
   // page header that is empty to LMDB. All members of transactions and cursors ask it.
   void require_read() const {
-    if (guard_.hit()) require_whole();
+    if (guard_.hit() || (lock_file_ && lock_file_->hit())) require_whole();
   }
   // Page 0 of the file as this process has it mapped; never moves. Null for kCreate, and when it cannot be
   // found because the file's pages are larger than the system's.
@@ -120,11 +123,17 @@ class Environment {
   friend class ReadTransaction;
   friend class WriteTransaction;
   friend class Cursor;
-  Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name);
+  Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name,
+              std::unique_ptr<LockFile> lock_file = nullptr);
   void open_tables(Mode mode);
   [[nodiscard]] struct stat status() const;
   void find_map(MDB_txn* txn);
+  // Throws Error(kIo) when the lock file is cut, or has begun a transaction of an id that is less than
+  // `least`.
+  void require_locks(std::uint64_t begun, std::uint64_t least) const;
+  [[nodiscard]] Error lock_file_error() const;
 
+  std::unique_ptr<LockFile> lock_file_;  // null: without one
   MDB_env* env_ = nullptr;
   std::filesystem::path path_;
   std::array<unsigned, kTableCount> tables_{};
@@ -161,6 +170,8 @@ class ReadTransaction {
 
  private:
   friend class Cursor;
+  [[nodiscard]] std::uint64_t least_id() const noexcept;
+
   const Environment* environment_;
   MDB_txn* txn_ = nullptr;
 };
@@ -197,9 +208,6 @@ class WriteTransaction {
   const Environment* environment_;
   MDB_txn* txn_ = nullptr;
 };
-
-// What a lock.mdb of as many readers as every opener asks for takes, rounded up.
-inline constexpr std::uint64_t kLockFileBytes = 65 * 4096;
 
 // Walks a table in key order. Must not outlive its transaction.
 class Cursor {

@@ -55,7 +55,7 @@ struct Handler {
     auto* const bytes = static_cast<std::byte*>(made);
     for (std::uintptr_t at = 0; at < end - from; at += page_bytes) {
       std::memset(bytes + at, static_cast<int>(range.fill), page_bytes);
-      std::memcpy(bytes + at, range.head.data(), range.head.size());
+      if (!range.head.empty()) std::memcpy(bytes + at, range.head.data(), range.head.size());
     }
     range.hit.store(true, std::memory_order_release);
     if (mprotect(made, end - from, range.protection) == 0 &&

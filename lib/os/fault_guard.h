@@ -30,6 +30,9 @@ class FaultGuard {
   FaultGuard(FaultGuard&& other) noexcept;
   FaultGuard& operator=(FaultGuard&& other) noexcept;
 
+  // The range is never unmapped, and is guarded from now on without this object.
+  void keep() noexcept { range_ = nullptr; }
+
   // Whether a page was replaced, for ever.
   [[nodiscard]] bool hit() const noexcept;
 

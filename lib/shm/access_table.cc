@@ -124,10 +124,13 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
 
       auto* const base = static_cast<std::byte*>(mapping->region.get_address());
       auto* const header = reinterpret_cast<Header*>(base);
+      // Before anything is touched: it may be cut short at any moment.
+      whole_.guard(base, bytes, PROT_READ | PROT_WRITE);
       const std::uint64_t clock = header->clock.load(std::memory_order_relaxed);
       if (std::memcmp(header->magic, kMagic, sizeof kMagic) != 0 || header->version != kVersion ||
           // A clock further ahead is damage, not one that was set back.
           header->uuid != uuid || clock > os::now_ns() + os::kMostAheadNs) {
+        whole_.release();
         return false;
       }
       header_ = header;
@@ -136,7 +139,6 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
       reserved_blocks_ = bytes / kBlockBytes - kFirstStampBlock;
       mapping_ = std::move(mapping);
       fd_ = fd;
-      whole_.guard(base, bytes, PROT_READ | PROT_WRITE);
       raise_clock(std::max(clock, os::now_ns()));
       return true;
     } catch (const ipc::interprocess_exception& error) {

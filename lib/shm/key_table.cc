@@ -210,6 +210,7 @@ std::unique_ptr<KeyTable> KeyTable::attach(const fs::path& directory, const Uuid
         std::memcmp(header.magic, kMagic, sizeof kMagic) != 0 || header.version != kVersion ||
         header.own_checksum() != header.checksum || header.store != store || header.keys_hash != hash ||
         header.packed_bytes != keys.size() ||
+        header.keys > static_cast<std::uint64_t>(status.st_size) / sizeof(Place) ||
         static_cast<std::uint64_t>(status.st_size) != kBlockBytes + header.body_bytes() ||
         checksum_of_body(fd, header.body_bytes()) != header.body_checksum) {
       return nullptr;

@@ -353,15 +353,22 @@ TEST_CASE("counts in the store row that cannot be are not counted to") {
     auto row = rows::read_row<rows::StoreRow>(value).value();
     row.slot_count |= 0xff000000U;
     row.tokenizer_count |= 0x7f000000U;
+    row.history |= std::uint64_t{1} << 60;
+    row.history_ring |= std::uint64_t{1} << 60;
     std::memcpy(value.data(), &row, sizeof row);
   });
   auto cache = f.open();
+  CHECK_FALSE(cache.get(key(998)));
+  CHECK(cache.explain(key(998)).reason == MissReason::kNeverStored);
   CHECK(cache.survey().groups.size() == 1);
   CHECK(cache.tokenizers().size() < 100);
   static_cast<void>(cache.verify());
   cache.put(key(999), {.input_ids = ids(999, 10)});
   cache.flush();
   CHECK(cache.get(key(999)));
+  cache.compact();
+  CHECK(cache.get(key(999)));
+  CHECK(cache.clear() > 0);
 }
 
 // ---- When what is checked ----

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -126,6 +127,21 @@ TEST_CASE("a table that is cut short while it is mapped goes on in memory of its
       return table->keep_whole(3) && table->stamp(99'999) == stamp && table->grow(1'000'000);
     }));
   }
+}
+
+TEST_CASE("a table that is cut short at any moment of its opening is made anew") {
+  const Directory d;
+  CHECK(elsewhere([&] {
+    alarm(60);
+    std::atomic<bool> done{false};
+    std::thread cutter([&] {
+      while (!done) static_cast<void>(truncate((d.path / "access.shm").c_str(), 0));
+    });
+    for (std::uint32_t i = 0; i < 2000; ++i) AccessTable::open(d.path, kUuid)->touch(i % 1000, 1);
+    done = true;
+    cutter.join();
+    return true;
+  }));
 }
 
 TEST_CASE("another store's table is not used, and where no file can be the table is private") {

@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -168,6 +170,25 @@ TEST_CASE("a damaged table is not taken: every byte of it is under a checksum") 
   longer.push_back(0);
   CHECK_FALSE(attach_to(longer));
   CHECK(content.is(*table));
+}
+
+TEST_CASE("a table whose number of keys is more than the file can hold is not taken") {
+  const Directory d;
+  const Content content(10);
+  const auto table = KeyTable::publish(d.path, content.table());
+  std::vector<char> bytes = read_file(files_in(d).front());
+  // 24 bytes for each are 0 bytes in 64 bits; all checksums are right.
+  const std::uint64_t count = std::uint64_t{1} << 61;
+  bytes.erase(bytes.begin() + 4096, bytes.begin() + 4096 + 24 * 10);
+  const auto put = [&](std::size_t at, std::uint64_t word) {
+    std::memcpy(bytes.data() + at, &word, sizeof word);
+  };
+  put(48, count);
+  put(72, XXH3_64bits(bytes.data() + 4096, bytes.size() - 4096));
+  put(80, XXH3_64bits(bytes.data(), 80));
+  std::ofstream(files_in(d).front(), std::ios::binary)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  CHECK_FALSE(KeyTable::attach(d.path, kUuid, content.keys));
 }
 
 TEST_CASE("a table that is cut short while it is mapped reads as zeros from there on") {

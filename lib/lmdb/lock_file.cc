@@ -1,0 +1,127 @@
+#include "lmdb/lock_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <thread>
+
+#include <tokcask/error.h>
+
+namespace tokcask::lmdb {
+
+namespace {
+
+constexpr off_t kLastByte = std::numeric_limits<off_t>::max() - 1;
+
+// Whether the range can be locked for writing, so nobody else has a lock in it. True also where that cannot
+// be asked.
+bool is_free(int fd, off_t from, off_t end) {
+  if (from >= end) return true;
+  struct flock lock{};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = from;
+  lock.l_len = end - from;
+  return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK;
+}
+
+void set(int fd, short type, off_t byte) {
+  struct flock lock{};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  // Read locks exclude nobody. Without them, nobody is refused.
+  static_cast<void>(fcntl(fd, F_OFD_SETLK, &lock));
+}
+
+bool is_short(const struct stat& status) {
+  return static_cast<std::uint64_t>(status.st_size) < kLeastLockFileBytes;
+}
+
+}  // namespace
+
+LockFile::LockFile(const std::filesystem::path& directory, const std::filesystem::path& data)
+    : path_(directory / "lock.mdb") {
+  data_fd_ = open(data.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+  if (data_fd_ < 0)
+    throw Error(Errc::kIo, fmt::format("{}: cannot open: {}", data.string(), std::strerror(errno)));
+  // Others may be about to close the data file, or to find out the same as this process.
+  constexpr int kMostLooks = 8;
+  for (int look = 1; !claim(); ++look) {
+    if (look < kMostLooks) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(look * look));
+      continue;
+    }
+    close(data_fd_);
+    throw Error(
+        Errc::kBusy,
+        fmt::format("{}: others have it open with another lock file than {}, so they and this process would "
+                    "not see each other. Either it is open by another name too (a hard link): then copy "
+                    "it instead of linking it. Or the lock file was removed, replaced or cut short while it "
+                    "was in use: then close the store in all processes, and open it again",
+                    data.string(), path_.string()));
+  }
+}
+
+// Says which lock file it is, and then looks for others, so of two at the same time one at least sees the
+// other.
+bool LockFile::claim() {
+  struct stat status{};
+  if (stat(path_.c_str(), &status) != 0) return false;
+  inode_ = status.st_ino;
+  const auto byte = static_cast<off_t>(inode_ % static_cast<ino_t>(kLastByte));
+  set(data_fd_, F_RDLCK, byte);
+  // LMDB makes it long enough when it is the only one.
+  if (is_free(data_fd_, 0, byte) && is_free(data_fd_, byte + 1, kLastByte) &&
+      (!is_short(status) || is_free(data_fd_, byte, byte + 1))) {
+    return true;
+  }
+  set(data_fd_, F_UNLCK, byte);
+  return false;
+}
+
+LockFile::~LockFile() {
+  if (data_fd_ >= 0) close(data_fd_);
+}
+
+bool LockFile::guard() {
+  struct stat status{};
+  if (stat(path_.c_str(), &status) != 0 || status.st_ino != inode_) return false;
+  // LMDB does not tell where it has mapped the file. Its name ends with that of its directory, by which it is
+  // told from those of other file systems.
+  const std::string name = "/" + (path_.parent_path().filename() / path_.filename()).string();
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    std::uint64_t inode = 0;
+    if (line.ends_with(name) &&
+        std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %" SCNu64, &begin, &end, &inode) ==
+            3 &&
+        inode == inode_) {
+      guard_ = os::FaultGuard(reinterpret_cast<const void*>(begin), end - begin, PROT_READ | PROT_WRITE);
+    }
+  }
+  return true;
+}
+
+bool LockFile::is_cut() const noexcept {
+  struct stat status{};
+  if (hit() || (stat(path_.c_str(), &status) == 0 && status.st_ino == inode_ && is_short(status)))
+    cut_.store(true, std::memory_order_relaxed);
+  return cut_.load(std::memory_order_relaxed);
+}
+
+}  // namespace tokcask::lmdb

@@ -1,0 +1,66 @@
+// LMDB's lock file, lock.mdb, from outside: that all who have a data file open share one, and that it is
+// whole.
+//
+// In it are LMDB's mutexes, the number of the newest transaction and the table of readers, in shared memory
+// that LMDB believes. Two processes with two lock files for one data file do not see each other: one would
+// reuse pages that the other reads. That may come about when lock.mdb is removed or replaced while it is in
+// use, or when the data file is reached by two names (a hard link). One that is cut short has lost readers,
+// or the newest transaction, and touching what is gone is a signal.
+//
+// So whoever opens a lock file says so in the data file itself, which is one whatever its names are: by a
+// read lock (F_OFD_SETLK) on the byte whose offset is the number of the lock file's inode. Such locks go with
+// the last descriptor of their holder, and do not mix with the process's other locks.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+
+#include "os/fault_guard.h"
+
+namespace tokcask::lmdb {
+
+// What every opener asks for; the first fixes it. A slot takes 64 bytes of the lock file.
+inline constexpr unsigned kMaxReaders = 4096;
+inline constexpr std::uint64_t kLeastLockFileBytes = std::uint64_t{kMaxReaders} * 64;
+// What a lock file of so many takes, rounded up.
+inline constexpr std::uint64_t kLockFileBytes = kLeastLockFileBytes + 4096;
+
+// Threads: the const members may be called concurrently.
+class LockFile {
+ public:
+  // Says that `directory`/lock.mdb, which is there, is about to be opened for `data`. Throws Error(kBusy)
+  // when others have the data file open with another lock file, or this one was cut short while they have it.
+  // Where the file system has no such locks, nobody is refused. Throws Error(kIo) when one of the files is
+  // not there.
+  LockFile(const std::filesystem::path& directory, const std::filesystem::path& data);
+  ~LockFile();
+  LockFile(const LockFile&) = delete;
+  LockFile& operator=(const LockFile&) = delete;
+
+  // After LMDB has opened it: guards what it has mapped. Returns false if that may be another file.
+  bool guard();
+
+  // What LMDB has mapped will never be unmapped.
+  void keep_guarded() noexcept { guard_.keep(); }
+
+  // Whether something was cut off that this process has touched.
+  [[nodiscard]] bool hit() const noexcept { return guard_.hit(); }
+  // That, or whether it is shorter than LMDB needs it, or was found to be wrong; once so, for ever. A look at
+  // its length.
+  [[nodiscard]] bool is_cut() const noexcept;
+  void note_wrong() const noexcept { cut_.store(true, std::memory_order_relaxed); }
+
+ private:
+  [[nodiscard]] bool claim();
+
+  const std::filesystem::path path_;
+  int data_fd_ = -1;
+  ino_t inode_ = 0;
+  mutable std::atomic<bool> cut_{false};
+  os::FaultGuard guard_;
+};
+
+}  // namespace tokcask::lmdb

@@ -1,0 +1,257 @@
+// LMDB's lock file is cut short, removed or replaced, and one data file has two names: nobody is ended or
+// hangs, nobody reads what was not stored, and two that do not see each other are never let in.
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <thread>
+
+#include "cache/store_files.h"
+#include "child.h"
+#include "support.h"
+
+namespace tokcask {
+
+using namespace test;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uint64_t kEntries = 40;
+
+fs::path lock_file(const Fixture& f) {
+  return f.root() / "locks" / std::to_string(files::id_of(f.data())->second) / "lock.mdb";
+}
+
+void fill(const Fixture& f) {
+  auto cache = f.open();
+  for (std::uint64_t i = 0; i < kEntries; ++i) cache.put(key(i), {.input_ids = ids(i, 100 * i)});
+}
+
+// Looks everything up: the tokens of each key or nothing. How many there are.
+std::uint64_t right_or_missing(TokenizedCache& cache) {
+  std::uint64_t found = 0;
+  for (std::uint64_t i = 0; i < kEntries; ++i) {
+    const auto view = cache.get(key(i));
+    if (!view) continue;
+    CHECK(copy_of(view->input_ids()) == ids(i, 100 * i));
+    ++found;
+  }
+  return found;
+}
+
+// The error that another process gets when it opens the store, or nothing.
+std::string refusal(const fs::path& root, bool read_only) {
+  Child child([&](const Line& line) {
+    alarm(20);
+    try {
+      auto cache = TokenizedCache::open(root, {.read_only = read_only});
+      for (std::uint64_t i = 0; i < kEntries; ++i) {
+        if (copy_of(cache.get(key(i)).value().input_ids()) != ids(i, 100 * i)) return false;
+      }
+    } catch (const Error& error) {
+      line.tell(error.code() == Errc::kBusy ? 1 : 2);
+    }
+    return true;
+  });
+  const auto code = child.line().hear();
+  CHECK(child.succeeded());
+  return code ? *code == 1 ? "busy" : "another error" : "";
+}
+
+}  // namespace
+
+TEST_CASE(
+    "the lock file is cut short while the store is open: right tokens or a clear error, also afterwards") {
+  Fixture f;
+  fill(f);
+  const std::uintmax_t whole = fs::file_size(lock_file(f));
+  for (const std::uintmax_t bytes :
+       {std::uintmax_t{0}, std::uintmax_t{20}, std::uintmax_t{100}, std::uintmax_t{4096}, whole - 4096}) {
+    for (const bool grown_again : {false, true}) {
+      CAPTURE(bytes);
+      CAPTURE(grown_again);
+      {
+        auto cache = f.open();
+        const auto held = cache.get(key(7)).value();
+        fs::resize_file(lock_file(f), bytes);
+        if (grown_again) fs::resize_file(lock_file(f), whole);
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));  // a tick of the coarse clock
+        right_or_missing(cache);
+        cache.put(key(1000), {.input_ids = ids(1, 3000)});
+        try {
+          cache.flush();
+        } catch (const Error& error) {
+          CAPTURE(error.what());
+          CHECK(std::string(error.what()).find("lock file") != std::string::npos);
+          CHECK(std::string(error.what()).find("open it again") != std::string::npos);
+        }
+        CHECK(copy_of(held.input_ids()) == ids(7, 700));
+        try {
+          cache.close();
+        } catch (const Error&) {
+        }
+      }
+      auto cache = f.open();
+      CHECK(right_or_missing(cache) == kEntries);
+      cache.put(key(2000), {.input_ids = ids(2, 10)});
+      cache.flush();
+    }
+  }
+}
+
+TEST_CASE("the lock file is cut short again and again while processes read and write: nobody is ended") {
+  Fixture f;
+  fill(f);
+  for (int round = 0; round < 20; ++round) {
+    const auto live = [&](bool writes) {
+      return [&, writes](const Line& line) {
+        alarm(60);
+        auto cache = TokenizedCache::open(
+            f.root(), {.read_only = !writes, .on_message = [](Severity, std::string_view) {}});
+        line.tell(1);
+        const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(60);
+        for (std::uint64_t n = 0; std::chrono::steady_clock::now() < end; ++n) {
+          const std::uint64_t i = n % kEntries;
+          const auto view = cache.get(key(i));
+          if (view && copy_of(view->input_ids()) != ids(i, 100 * i)) return false;
+          if (!writes) continue;
+          try {
+            cache.put(key(100 + i), {.input_ids = ids(i, 2000)});
+            cache.flush();
+          } catch (const Error&) {
+          }
+        }
+        try {
+          cache.close();
+        } catch (const Error&) {
+        }
+        // The C library's list of the mutexes of this thread is used again.
+        try {
+          auto again = TokenizedCache::open(f.root(), {.on_message = [](Severity, std::string_view) {}});
+          again.put(key(1), {.input_ids = ids(1, 100)});
+          again.flush();
+        } catch (const Error&) {
+          // Others have the old one open.
+        }
+        return true;
+      };
+    };
+    Child writer(live(true));
+    Child reader(live(false));
+    CHECK(writer.line().hear() == 1);
+    CHECK(reader.line().hear() == 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(round));
+    fs::resize_file(lock_file(f), static_cast<std::uintmax_t>(round % 4) * 1500);
+    CHECK(writer.succeeded());
+    CHECK(reader.succeeded());
+    auto cache = f.open();
+    CHECK(right_or_missing(cache) == kEntries);
+  }
+}
+
+TEST_CASE(
+    "the lock file is removed or replaced while the store is open: others are refused until it is closed") {
+  Fixture f;
+  fill(f);
+  {
+    auto cache = f.open();
+    const auto held = cache.get(key(7)).value();
+    SUBCASE("removed") { fs::remove(lock_file(f)); }
+    SUBCASE("its directory is removed") { fs::remove_all(f.root() / "locks"); }
+    SUBCASE("replaced by a copy") {
+      fs::copy_file(lock_file(f), f.directory() / "copy");
+      fs::rename(f.directory() / "copy", lock_file(f));
+    }
+    CHECK(refusal(f.root(), false) == "busy");
+    CHECK(refusal(f.root(), true) == "busy");
+    // Whoever has it open goes on.
+    CHECK(right_or_missing(cache) == kEntries);
+    for (std::uint64_t i = 100; i < 120; ++i) {
+      cache.put(key(i), {.input_ids = ids(i, 3000)});
+      cache.flush();
+    }
+    CHECK(copy_of(held.input_ids()) == ids(7, 700));
+  }
+  CHECK(refusal(f.root(), false).empty());
+  CHECK(f.messages.all().empty());
+}
+
+TEST_CASE("the lock file is anything when the store is opened: that is made good") {
+  Fixture f;
+  fill(f);
+  const std::uintmax_t whole = fs::file_size(lock_file(f));
+  for (std::uintmax_t bytes = 0; bytes < whole; bytes = 2 * bytes + 10) {
+    fs::resize_file(lock_file(f), bytes);
+    auto cache = f.open();
+    CHECK(right_or_missing(cache) == kEntries);
+    CHECK(refusal(f.root(), false).empty());
+  }
+  CHECK(f.messages.all().empty());
+}
+
+TEST_CASE("a data file by two names: whoever comes second by the other name is refused while it is open") {
+  Fixture f;
+  fill(f);
+  const fs::path other = f.directory() / "other";
+  fs::create_directory(other);
+  fs::create_hard_link(f.data(), other / "data.mdb");
+  {
+    auto cache = f.open();
+    CHECK(refusal(other, false) == "busy");
+    CHECK(refusal(other, true) == "busy");
+    CHECK(refusal(f.root(), false).empty());
+    cache.put(key(100), {.input_ids = ids(1, 3000)});
+    cache.flush();
+    CHECK(right_or_missing(cache) == kEntries);
+  }
+  CHECK(refusal(other, false).empty());
+  Child holder([&](const Line& line) {
+    auto cache = TokenizedCache::open(other);
+    line.tell(1);
+    line.hear();
+    return true;
+  });
+  CHECK(holder.line().hear() == 1);
+  CHECK(error_of(Errc::kBusy, [&] { auto cache = f.open(); }).find("a hard link") != std::string::npos);
+  holder.line().tell(1);
+  CHECK(holder.succeeded());
+}
+
+TEST_CASE("a store's directory by two names is one store") {
+  Fixture f;
+  fill(f);
+  auto cache = f.open();
+  fs::create_directory_symlink(f.root(), f.directory() / "link");
+  CHECK(refusal(f.directory() / "link", false).empty());
+  // Mounted once more, where that is allowed.
+  fs::create_directory(f.directory() / "mount");
+  Child child([&](const Line& line) {
+    const fs::path mount_point = f.directory() / "mount";
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount(f.root().c_str(), mount_point.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+      line.tell(0);
+      return true;
+    }
+    line.tell(1);
+    auto own = TokenizedCache::open(mount_point);
+    own.put(key(200), {.input_ids = ids(200, 3000)});
+    own.flush();
+    line.hear();
+    return own.get(key(201)).has_value();
+  });
+  if (child.line().hear() == 0) MESSAGE("a second mount was not tried: not allowed here");
+  for (int i = 0; i < 100; ++i) {
+    cache.put(key(201), {.input_ids = ids(201, 3000)});
+    cache.flush();
+  }
+  child.line().tell(1);
+  CHECK(child.succeeded());
+  CHECK(right_or_missing(cache) == kEntries);
+  CHECK(f.messages.all().empty());
+}
+
+}  // namespace tokcask
