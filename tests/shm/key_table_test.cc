@@ -188,7 +188,7 @@ TEST_CASE("a table whose number of keys is more than the file can hold is not ta
   put(80, XXH3_64bits(bytes.data(), 80));
   std::ofstream(files_in(d).front(), std::ios::binary)
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  CHECK_FALSE(KeyTable::attach(d.path, kUuid, content.keys));
+  CHECK_FALSE(KeyTable::attach(d.path, kUuid, content.keys, kKeep));
 }
 
 TEST_CASE("a table that is cut short while it is mapped reads as zeros from there on") {
