@@ -79,6 +79,9 @@ class Parts:
         self.folder = self._attempts if shared is None else pathlib.Path(shared).resolve()
         self._machine = os.uname().nodename
 
+    def __repr__(self) -> str:
+        return f"{self.store}, parts in {self.folder}"
+
     def published(self, share: str = "*") -> list[pathlib.Path]:
         found = (file.parent for file in self.folder.glob(f"{share}.*/{_DATA}"))
         return sorted(part for part in found if not part.name.startswith("."))

@@ -39,6 +39,8 @@ __all__ = ["MergeParts", "Pretokenize"]
 class Pretokenize(PipelineStep):
     """Tokenizes the text of each document, as pretokenize_rows() does, and hands the document on.
 
+    What it made counts when all documents were taken, so no later step may stop before the last one.
+
     store         the directory of the store, on a local disk. A text that it has already is not tokenized again
     tokenizer     as for pretokenize_rows(), and picklable
     sequence_len  likewise

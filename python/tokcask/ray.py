@@ -32,6 +32,9 @@ __all__ = ["TokcaskDatasink"]
 class TokcaskDatasink(Datasink):
     """For Dataset.write_datasink(): rows as pretokenize_rows() takes them.
 
+    Messages are what Arrow keeps of them: where only some have a field, the others have it too, as None, which is another
+    content.
+
     store         the directory of the store, on a local disk of the driver's machine. A text that it has already is not
                   tokenized again
     tokenizer     as for pretokenize_rows(), and picklable

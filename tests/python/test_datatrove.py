@@ -150,6 +150,14 @@ def test_each_text_once(
     assert tokenized(here) == {**dict.fromkeys(corpus["0.jsonl"], 1), "new": 1}
 
 
+def test_each_text_once_while_others_are_tokenized(here: pathlib.Path, tokenizer: Any) -> None:
+    """A tokenizer of transformers is at several batches at once."""
+    texts = [f"text {number}" for number in range(1000)]
+    step = Pretokenize(here / "store", tokenizer=tokenizer, sequence_len=LENGTH)
+    assert len(list(step.run(documents(texts * 4), 0, 1))) == 4000
+    assert step.stats["tokenized"].total == 1000
+
+
 def test_an_error_leaves_no_part(here: pathlib.Path, step: Callable[..., Pretokenize]) -> None:
     def source() -> Any:
         yield from documents([f"text {n}" for n in range(1500)])
