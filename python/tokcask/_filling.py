@@ -26,13 +26,18 @@ Made = dict[str, CachedTokens]
 
 
 class Store:
-    """A cache under the keys of one tokenizer and length."""
+    """A cache under the keys of one tokenizer and length.
 
-    def __init__(self, cache: TokenizedCache, tokenizer_sha: str, sequence_len: int) -> None:
+    alone   no other process fills it, so there are no claims, and fill() is not for it
+    """
+
+    def __init__(
+        self, cache: TokenizedCache, tokenizer_sha: str, sequence_len: int, *, alone: bool = False
+    ) -> None:
         self._cache = cache
         self._tokenizer_sha = tokenizer_sha
         self._sequence_len = sequence_len
-        self._claims = None if cache.read_only else Claims(str(cache.root))
+        self._claims = None if cache.read_only or alone else Claims(str(cache.root))
 
     def key(self, section: str) -> CacheKey:
         return CacheKey(section, self._tokenizer_sha, self._sequence_len)

@@ -70,11 +70,7 @@ def pretokenize_rows(
     length = CacheKey("-", "-", sequence_len).sequence_len  # the rules for a length are those of a key
     eos_token = getattr(tokenizer, "eos_token", None)
     originals = list(rows)
-    sections = {
-        index: _section(index, row, eos_token)
-        for index, row in enumerate(originals)
-        if not _is_preference(row)
-    }
+    sections = sections_of(originals, eos_token)
     tokens: dict[str, CachedTokens] = {}
     store = None if cache is None else Store(cache, tokenizer_sha256(tokenizer), length)
     if store is not None:
@@ -111,6 +107,13 @@ def pretokenize_rows(
         cache_bytes_after=0 if store is None else store.finish(seconds),
     )
     return result, stats
+
+
+def sections_of(rows: Iterable[Mapping[str, Any]], eos_token: str | None) -> dict[int, Section]:
+    """What is to be tokenized of each row, by its index."""
+    return {
+        index: _section(index, row, eos_token) for index, row in enumerate(rows) if not _is_preference(row)
+    }
 
 
 def _is_preference(row: Mapping[str, Any]) -> bool:

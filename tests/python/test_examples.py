@@ -66,6 +66,20 @@ def test_pretokenize(tmp_path: pathlib.Path, run: Run, monkeypatch: pytest.Monke
     assert again["sections"] == [count, "hits", count, "misses", "0"]
 
 
+def test_datatrove_pretokenize(tmp_path: pathlib.Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # so that what the example sets is undone
+    first = run("datatrove_pretokenize", tmp_path / "store", tmp_path / "logs")
+    assert first["entries"] == [first["texts"][0]]
+    assert run("datatrove_pretokenize", tmp_path / "store", tmp_path / "logs") == first
+
+
+def test_ray_pretokenize(tmp_path: pathlib.Path, run: Run) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
+    first = run("ray_pretokenize", tmp_path / "store")
+    assert first["entries"] == [first["texts"][0]]
+    assert run("ray_pretokenize", tmp_path / "store") == first
+
+
 def test_every_example_is_run() -> None:
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert {file.stem for file in EXAMPLES.glob("*.py")} <= tested | {"tiny"}

@@ -184,8 +184,8 @@ TEST_CASE("a table whose number of keys is more than the file can hold is not ta
     std::memcpy(bytes.data() + at, &word, sizeof word);
   };
   put(48, count);
-  put(72, XXH3_64bits(bytes.data() + 4096, bytes.size() - 4096));
-  put(80, XXH3_64bits(bytes.data(), 80));
+  put(80, XXH3_64bits(bytes.data() + 4096, bytes.size() - 4096));
+  put(88, XXH3_64bits(bytes.data(), 88));
   std::ofstream(files_in(d).front(), std::ios::binary)
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   CHECK_FALSE(KeyTable::attach(d.path, kUuid, content.keys, kKeep));

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokcask._exchange._batch import Batch, Selection
-from tokcask._exchange._staging import StagedDirectory, StagedFiles
 from tokcask._exchange._tokenfile import TokenFile
+from tokcask._staging import StagedDirectory, StagedFiles
 
 
 class Writer(Protocol):

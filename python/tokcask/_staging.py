@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
     """Returns when the file or directory would survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -54,7 +54,7 @@ class StagedFiles:
     def publish(self) -> list[pathlib.Path]:
         """Gives the files their names, on stable storage. Returns them."""
         for temporary in self._names.values():
-            _sync(temporary)
+            sync(temporary)
         self._check()
         files = list(self._names)
         # Old and new files must not be taken for one set.
@@ -62,7 +62,7 @@ class StagedFiles:
             file.unlink(missing_ok=True)
         for file, temporary in self._names.items():
             temporary.rename(file)
-        _sync(files[0].parent)
+        sync(files[0].parent)
         return files
 
     def __enter__(self) -> Self:
@@ -104,13 +104,13 @@ class StagedDirectory:
     def publish(self) -> list[pathlib.Path]:
         """Gives the directory its name, on stable storage. Returns the files in it."""
         for path in self.path.rglob("*"):
-            _sync(path)
-        _sync(self.path)
+            sync(path)
+        sync(self.path)
         self._check()
         if self._directory.exists():
             self._directory.rename(self._old)
         self.path.rename(self._directory)
-        _sync(self._directory.parent)
+        sync(self._directory.parent)
         return sorted(path for path in self._directory.rglob("*") if path.is_file())
 
     def __enter__(self) -> Self:
