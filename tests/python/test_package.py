@@ -41,6 +41,9 @@ def test_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
     stub = (PACKAGE / "_core.pyi").read_text()
     assert "def get(self, key: CacheKey) -> CachedTokens | None:" in stub
+    assert (
+        "def get(self, key: str, default: None = None) -> numpy.typing.NDArray[numpy.int32] | None:" in stub
+    )
 
 
 def test_version() -> None:
