@@ -117,9 +117,12 @@ make_venv() {
   export PATH=$VENV/bin:$PATH
 }
 
+# The wheel stays in build/wheel.
 install_python_package() {
   stage 'Python package (pip install .)'
   mkdir -p "$BUILD/python"
-  pip install -q --no-build-isolation --check-build-dependencies --no-deps --force-reinstall \
+  rm -rf "$BUILD/wheel"
+  pip wheel -q --no-build-isolation --check-build-dependencies --no-deps --wheel-dir "$BUILD/wheel" \
     -Cbuild-dir="$BUILD/python" -Ccompile-args="-j$JOBS" "$ROOT"
+  pip install -q --no-deps --force-reinstall "$BUILD"/wheel/*.whl
 }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tokenizers
 import transformers
-from tokcask import CacheKey, TokenizedCache, section_id, tokenizer_sha256
+from tokcask import CacheKey, TokenizedCache, __version__, section_id, tokenizer_sha256
 from tokenizers import models, pre_tokenizers, processors
 
 from conftest import COMMAND, EOS, run_python
@@ -163,7 +163,7 @@ def test_names_that_are_not_text(
 
 
 def test_usage_and_help() -> None:
-    assert command("--version").startswith("tokcask 0.1.0")
+    assert command("--version").startswith(f"tokcask {__version__}")
     assert "warm" in command("--help")
     command(code=2)
     command("", code=2)
@@ -172,7 +172,7 @@ def test_usage_and_help() -> None:
     module = run_python(
         "import runpy, sys; sys.argv = ['x', '--version']; runpy.run_module('tokcask', run_name='__main__')"
     )
-    assert (module.returncode, module.stdout, module.stderr) == (0, "tokcask 0.1.0\n", "")
+    assert (module.returncode, module.stdout, module.stderr) == (0, f"tokcask {__version__}\n", "")
 
 
 def test_starts_without_heavy_imports(
@@ -267,7 +267,7 @@ main(["--version"])
 print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
 """
     )
-    assert process.stdout == "tokcask 0.1.0\nTrue\n"
+    assert process.stdout == f"tokcask {__version__}\nTrue\n"
 
 
 def test_the_end_of_sequence_is_not_added(

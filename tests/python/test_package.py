@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -40,10 +41,15 @@ def test_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
     stub = (PACKAGE / "_core.pyi").read_text()
     assert "def get(self, key: CacheKey) -> CachedTokens | None:" in stub
+    assert (
+        "def get(self, key: str, default: None = None) -> numpy.typing.NDArray[numpy.int32] | None:" in stub
+    )
 
 
 def test_version() -> None:
-    assert tokcask.__version__ == importlib.metadata.version("tokcask") == "0.1.0"
+    """It stands in one place."""
+    (version,) = re.findall(r"version: '(\d+\.\d+\.\d+)'", (HERE.parent.parent / "meson.build").read_text())
+    assert tokcask.__version__ == importlib.metadata.version("tokcask") == version
 
 
 def test_the_tests_see_the_installed_package() -> None:
@@ -98,6 +104,27 @@ def test_the_library_is_inside() -> None:
     needed = subprocess.run(["readelf", "-d", module], capture_output=True, text=True, check=True).stdout
     assert "NEEDED" in needed
     assert "tokcask" not in needed
+
+
+@pytest.mark.parametrize("order", [("lmdb", "tokcask._core"), ("tokcask._core", "lmdb")])
+def test_beside_another_lmdb(tmp_path: pathlib.Path, order: tuple[str, str]) -> None:
+    """py-lmdb has an LMDB of another version compiled in. Each keeps to its own, whichever is loaded first."""
+    process = run_python(
+        f"""
+import {order[0]}, {order[1]}
+import tokcask
+root = {str(tmp_path)!r}
+key = tokcask.CacheKey("a", "b", 1)
+with lmdb.open(root + "/other") as other, tokcask.TokenizedCache.open(root + "/store") as cache:
+    with other.begin(write=True) as transaction:
+        transaction.put(b"a", b"1")
+        cache.put(key, tokcask.CachedTokens([1, 2], [1, 1]))
+        cache.flush()
+    with other.begin() as transaction:
+        print(transaction.get(b"a"), cache.get(key).input_ids.tolist(), cache.verify().ok)
+"""
+    )
+    assert (process.stdout, process.stderr) == ("b'1' [1, 2] True\n", "")
 
 
 def test_nothing_leaks() -> None:

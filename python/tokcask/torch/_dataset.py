@@ -19,7 +19,7 @@ Made = Any
 """CachedTokens, another mapping with input_ids, or the ids themselves."""
 
 
-class TokenDataset(torch.utils.data.Dataset[Any]):
+class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
     """The tokens stored under each of a fixed list of keys, by index.
 
         dataset = TokenDataset("tokens", keys)
@@ -194,7 +194,7 @@ def _reopen(
     return dataset
 
 
-class PackedDataset(torch.utils.data.Dataset[Any]):
+class PackedDataset(torch.utils.data.Dataset[list[CachedTokens]]):
     """The items of a TokenDataset packed into rows: each item here is a group of its items.
 
         packed = dataset.pack(2048)
