@@ -259,6 +259,7 @@ class Writer::Extras {
     }
   }
 
+  [[nodiscard]] bool done() const { return done_; }
   [[nodiscard]] bool wanted() const {
     return !done_ &&
            (!batch_->directories.empty() || !batch_->tokenizer_files.empty() || !batch_->traits.empty() ||
@@ -529,7 +530,8 @@ std::size_t Writer::put_with_more(const Candidates& items, std::size_t at, std::
   along.victims = victims_ahead(items, at + count, need, room);
   const std::uint64_t tree =
       room.tree_pages(need.count + along.victims.size() + extras.changes(room), need.node_bytes);
-  if (at + count == items.size() && extras.wanted() &&
+  // Also when there is nothing else yet: the puts change the figures of their runs.
+  if (at + count == items.size() && !extras.done() &&
       need.value_pages + tree + room.free_list_pages(tree) + room.reserve() <= room.available()) {
     along.extras = &extras;
   }
