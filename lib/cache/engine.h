@@ -282,7 +282,18 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void note_new_file(Content content);  // with commit_mutex_ held
   void require_here() const;            // with pending_mutex_ held
   std::vector<Victim> chosen(const PruneOptions& options, std::uint64_t& before);
-  Writer& writer();
+  // The writer, for as long as one call of it takes.
+  class Writing {
+   public:
+    Writing(Keeper& keeper, Writer& writer) : pause_(keeper), writer_(&writer) {}
+    Writer* operator->() const { return writer_; }
+    Writer& operator*() const { return *writer_; }
+
+   private:
+    const Keeper::Pause pause_;
+    Writer* writer_;
+  };
+  Writing writer();
   // Of all handles that write: the smallest budget, the shortest patience.
   WriteLimits limits();
 

@@ -212,16 +212,15 @@ bool Engine::commit_in_background() noexcept {
   }
 }
 
-Writer& Engine::writer() {
-  keeper_.let_go();  // what this process keeps for look-ups to come shall not pin what is freed now
+Engine::Writing Engine::writer() {
   if (!writer_) {
     writer_ = std::make_unique<Writer>(*environment_, *access_, root_,
                                        [this](std::string_view text) { message(Severity::kWarning, text); });
   }
-  return *writer_;
+  return {keeper_, *writer_};
 }
 
-void Engine::with_own_writer(const Write& write) try { write(writer()); } catch (const Replaced&) {
+void Engine::with_own_writer(const Write& write) try { write(*writer()); } catch (const Replaced&) {
   note_new_file(Content::kLess);  // if it was this writer that made it
   throw;
 }
@@ -340,7 +339,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
   while (!rest.empty()) {
     {
       const std::lock_guard lock(commit_mutex_);
-      rest = rest.subspan(writer().remove(rest, before, limits(), report));
+      rest = rest.subspan(writer()->remove(rest, before, limits(), report));
       note_new_file(Content::kLess);
     }
     if (!rest.empty()) std::this_thread::sleep_for(kTurn);
@@ -351,7 +350,7 @@ std::uint64_t Engine::clear() {
   const WithoutFileLimitSignal quiet;
   const std::lock_guard lock(commit_mutex_);
   if (handed_over()) throw Replaced{};
-  const std::uint64_t removed = writer().clear(limits());
+  const std::uint64_t removed = writer()->clear(limits());
   std::uint64_t pending = 0;
   {
     const std::lock_guard pending_lock(pending_mutex_);
@@ -370,7 +369,7 @@ CompactReport Engine::compact() {
     const std::lock_guard lock(commit_mutex_);
     if (handed_over()) throw Replaced{};
     commit_pending(true, SaveRuns::kOwn);
-    report = writer().compact(limits());
+    report = writer()->compact(limits());
     note_new_file(Content::kSame);
   }
   // Who waited in vain has to come back by the new file. One that compacts in a loop shall not shut it out.
@@ -388,14 +387,14 @@ void Engine::repair(VerifyReport& report) {
   const WithoutFileLimitSignal quiet;
   const std::lock_guard lock(commit_mutex_);
   if (handed_over()) throw Replaced{};
-  note(writer().repair(limits()), report);
+  note(writer()->repair(limits()), report);
   note_new_file(Content::kLess);
 }
 
 Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {
   const WithoutFileLimitSignal quiet;
   const std::lock_guard lock(commit_mutex_);
-  const Writer::Lowered lowered = writer().lower(max_bytes, {max_bytes, lock_timeout});
+  const Writer::Lowered lowered = writer()->lower(max_bytes, {max_bytes, lock_timeout});
   note_new_file(Content::kLess);
   return lowered;
 }

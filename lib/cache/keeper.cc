@@ -22,6 +22,7 @@ struct Keeper::State {
   std::shared_ptr<Snapshot> kept;
   bool used = false;  // since the thread looked last
   bool stop = false;
+  unsigned pauses = 0;
 
   void loop() {
     std::unique_lock lock(mutex);
@@ -64,6 +65,7 @@ void Keeper::keep(std::shared_ptr<Snapshot> snapshot) noexcept {
   bool is_first = false;
   {
     const std::lock_guard lock(state_->mutex);
+    if (state_->pauses > 0) return;
     if (!thread_.joinable()) {
       try {
         thread_ = std::thread([state = state_] { state->loop(); });
@@ -82,6 +84,18 @@ void Keeper::let_go() noexcept {
   std::shared_ptr<Snapshot> idle;
   const std::lock_guard lock(state_->mutex);
   std::swap(state_->kept, idle);
+}
+
+Keeper::Pause::Pause(Keeper& keeper) noexcept : state_(keeper.state_.get()) {
+  std::shared_ptr<Snapshot> kept;
+  const std::lock_guard lock(state_->mutex);
+  ++state_->pauses;
+  std::swap(state_->kept, kept);
+}
+
+Keeper::Pause::~Pause() {
+  const std::lock_guard lock(state_->mutex);
+  --state_->pauses;
 }
 
 }  // namespace tokcask

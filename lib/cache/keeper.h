@@ -17,6 +17,9 @@ class Snapshot;
 // Threads: all members may be called concurrently, but for the destructor. Not used after fork() in the
 // child.
 class Keeper {
+ private:
+  struct State;
+
  public:
   Keeper();
   // Nothing may be kept any more: what is kept keeps the engine, which this belongs to.
@@ -30,8 +33,19 @@ class Keeper {
   void keep(std::shared_ptr<Snapshot> snapshot) noexcept;
   void let_go() noexcept;
 
+  // While one lives, nothing is kept: what is freed by a write shall not be pinned by its own process.
+  class Pause {
+   public:
+    explicit Pause(Keeper& keeper) noexcept;
+    ~Pause();
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    State* state_;
+  };
+
  private:
-  struct State;
   // The thread owns a share: letting go of a snapshot may end the engine, and this with it.
   const std::shared_ptr<State> state_;
   std::thread thread_;
