@@ -117,12 +117,12 @@ make_venv() {
   export PATH=$VENV/bin:$PATH
 }
 
-# The wheel stays in build/wheel.
+# The wheel stays in build/wheel. With the flags of the C++ tests, so that ccache has the library already.
 install_python_package() {
   stage 'Python package (pip install .)'
   mkdir -p "$BUILD/python"
   rm -rf "$BUILD/wheel"
   pip wheel -q --no-build-isolation --check-build-dependencies --no-deps --wheel-dir "$BUILD/wheel" \
-    -Cbuild-dir="$BUILD/python" -Ccompile-args="-j$JOBS" "$ROOT"
+    -Cbuild-dir="$BUILD/python" -Ccompile-args="-j$JOBS" -Csetup-args=-Dwerror=true "$ROOT"
   pip install -q --no-deps --force-reinstall "$BUILD"/wheel/*.whl
 }
