@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <deque>
+#include <memory>
 
 #include "support.h"
 
@@ -31,7 +32,7 @@ class LmdbAlone {
     check(mdb_env_set_maxdbs(env_, 1));
     // The file may grow past the cap, if its free pages do not lie side by side: that is measured, too.
     check(mdb_env_set_mapsize(env_, budget * 8));
-    check(mdb_env_open(env_, path.c_str(), 0, 0600));
+    check(mdb_env_open(env_, path.c_str(), MDB_NOTLS, 0600));
     MDB_txn* txn = begin();
     check(mdb_dbi_open(txn, "records", MDB_CREATE, &dbi_));
     check(mdb_txn_commit(txn));
@@ -79,13 +80,38 @@ class LmdbAlone {
     live_ = std::move(kept);
   }
 
+  // Of what lives.
+  [[nodiscard]] std::vector<std::uint64_t> numbers() const {
+    std::vector<std::uint64_t> numbers;
+    for (const Item& item : live_) numbers.push_back(item.number);
+    return numbers;
+  }
+
+  // A value as a reader sees it, for as long as it is held.
+  class View {
+   public:
+    View(LmdbAlone& store, std::uint64_t number) : txn_(store.begin(MDB_RDONLY), &mdb_txn_abort) {
+      std::string key = padded_key(number);
+      MDB_val k{key.size(), key.data()};
+      MDB_val v{0, nullptr};
+      if (mdb_get(txn_.get(), store.dbi_, &k, &v) == MDB_SUCCESS)
+        value_ = {static_cast<const std::byte*>(v.mv_data), v.mv_size};
+    }
+    // Nothing if it is deleted.
+    [[nodiscard]] std::span<const std::byte> value() const { return value_; }
+
+   private:
+    std::unique_ptr<MDB_txn, decltype(&mdb_txn_abort)> txn_;
+    std::span<const std::byte> value_;
+  };
+
  private:
   static void check(int code) {
     if (code != MDB_SUCCESS) throw std::runtime_error(fmt::format("LMDB: {}", mdb_strerror(code)));
   }
-  MDB_txn* begin() {
+  MDB_txn* begin(unsigned flags = 0) {
     MDB_txn* txn = nullptr;
-    check(mdb_txn_begin(env_, nullptr, 0, &txn));
+    check(mdb_txn_begin(env_, nullptr, flags, &txn));
     return txn;
   }
   // 88 bytes, as the store's are.

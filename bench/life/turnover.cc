@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <type_traits>
 
 #include "lmdb_alone.h"
 #include "support.h"
@@ -84,13 +85,13 @@ class Source {
 // Declines are counted; a line each would be in the way.
 void silence(tokcask::Severity /*severity*/, std::string_view /*text*/) {}
 
-// Gets random keys of those that there are when it is made, and holds each view for a while: about 64 at a
-// time. Its handle is a run too, so it is made with each run.
+// Holds each view that `get` gives, until stopped, for a while: about 64 at a time.
 class Reader {
  public:
-  Reader(const std::filesystem::path& root, std::vector<tokcask::CacheKey> keys, std::uint64_t seed,
-         std::chrono::milliseconds held)
-      : keys_(std::move(keys)), held_(held), thread_([this, root, seed] { read(root, seed); }) {}
+  // `begin` is called in the reader's thread and returns what gets a view, or nothing.
+  template <typename Begin>
+  Reader(std::chrono::milliseconds held, Begin begin)
+      : thread_([this, held, begin = std::move(begin)] { read(begin(), held); }) {}
   ~Reader() {
     stop_ = true;
     thread_.join();
@@ -99,27 +100,19 @@ class Reader {
   Reader& operator=(const Reader&) = delete;
 
  private:
-  void read(const std::filesystem::path& root, std::uint64_t seed) {
+  template <typename Get>
+  void read(Get get, std::chrono::milliseconds held) {
     constexpr int kViews = 64;
-    tokcask::Options options;
-    options.read_only = true;
-    options.on_message = silence;
-    TokenizedCache cache = TokenizedCache::open(root, std::move(options));
-    std::mt19937_64 random(seed);
-    std::deque<std::pair<Clock::time_point, tokcask::TokenView>> views;
+    std::deque<std::pair<Clock::time_point, typename std::invoke_result_t<Get>::value_type>> views;
     while (!stop_) {
       const auto now = Clock::now();
       // By age and not by number: a view that no new one replaces would hold all pages freed since.
-      while (!views.empty() && now - views.front().first >= held_) views.pop_front();
-      if (!keys_.empty()) {
-        if (auto view = cache.get(keys_[random() % keys_.size()])) views.emplace_back(now, *std::move(view));
-      }
-      std::this_thread::sleep_for(std::chrono::microseconds(held_) / kViews);
+      while (!views.empty() && now - views.front().first >= held) views.pop_front();
+      if (auto view = get()) views.emplace_back(now, *std::move(view));
+      std::this_thread::sleep_for(std::chrono::microseconds(held) / kViews);
     }
   }
 
-  const std::vector<tokcask::CacheKey> keys_;
-  const std::chrono::milliseconds held_;
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
@@ -135,7 +128,17 @@ class Ours {
     reader_.reset();
     close();
     open();
-    if (held_ > 0ms) reader_.emplace(root_, cache_->keys(), seed, held_);
+    if (held_ == 0ms) return;
+    // Of the keys that there are now. Its handle is a run too.
+    reader_.emplace(held_, [root = root_, keys = cache_->keys(), seed] {
+      tokcask::Options options;
+      options.read_only = true;
+      options.on_message = silence;
+      return [cache = TokenizedCache::open(root, std::move(options)), keys,
+              random = std::mt19937_64(seed)]() mutable {
+        return keys.empty() ? std::nullopt : cache.get(keys[random() % keys.size()]);
+      };
+    });
   }
 
   // Puts all and commits.
@@ -245,6 +248,7 @@ class Trial {
         budget_(budget),
         turnovers_(turnovers),
         seed_(seed),
+        held_(held),
         ids_(seed),
         source_(case_, seed),
         ours_(directory_ / "ours", budget, held),
@@ -257,17 +261,32 @@ class Trial {
       Measured measured;
       const std::uint64_t before = ours_.declined();
       for (int run = 0; run < kRunsPerTurnover; ++run) {
-        ours_.begin_run(seed_ + static_cast<std::uint64_t>(turnover * kRunsPerTurnover + run));
+        const std::uint64_t seed = seed_ + static_cast<std::uint64_t>(turnover * kRunsPerTurnover + run);
+        ours_.begin_run(seed);
+        raw_reader_.reset();
+        if (held_ > 0ms) read_raw(seed);
         one_run(measured);
       }
       measured.declined = ours_.declined() - before;
       report(turnover, measured);
     }
     ours_.finish();
+    raw_reader_.reset();
     return summary();
   }
 
  private:
+  // As ours is read: the keys that there are now, each value in a snapshot of its own.
+  void read_raw(std::uint64_t seed) {
+    raw_reader_.emplace(held_, [this, numbers = raw_.numbers(), seed] {
+      return [this, numbers, random = std::mt19937_64(seed)]() mutable -> std::optional<LmdbAlone::View> {
+        if (numbers.empty()) return std::nullopt;
+        LmdbAlone::View view(raw_, numbers[random() % numbers.size()]);
+        return view.value().empty() ? std::nullopt : std::optional(std::move(view));
+      };
+    });
+  }
+
   void one_run(Measured& measured) {
     const std::uint64_t bytes = budget_ / kRunsPerTurnover;
     if (case_ == Case::kFragmentation) {
@@ -283,7 +302,7 @@ class Trial {
 
   // In slices, ours and LMDB's in turn, so that what else the machine does meets both.
   void put(Measured& measured, const std::vector<Item>& items) {
-    const std::uint64_t slice_bytes = std::max<std::uint64_t>(std::min(32 * kMiB, budget_ / 16), kMiB);
+    const std::uint64_t slice_bytes = std::max<std::uint64_t>(std::min(128 * kMiB, budget_ / 8), kMiB);
     for (std::size_t begin = 0; begin < items.size();) {
       std::size_t end = begin;
       std::uint64_t bytes = 0;
@@ -346,11 +365,13 @@ class Trial {
   const std::uint64_t budget_;
   const int turnovers_;
   const std::uint64_t seed_;
+  const std::chrono::milliseconds held_;  // 0: no readers
   const Directory directory_;
   const Ids ids_;
   Source source_;
   Ours ours_;
   LmdbAlone raw_;
+  std::optional<Reader> raw_reader_;
   Sampler our_size_;
   Sampler raw_size_;
   std::vector<Measured> measured_;

@@ -194,6 +194,26 @@ void sum_prepared(benchmark::State& state) {
 }
 BENCHMARK(sum_prepared)->Unit(benchmark::kMillisecond);
 
+// As a pass over all items is made where it is to be fast: in batches.
+void sum_many_prepared(benchmark::State& state) {
+  auto dataset = TokenDataset::open(data->store, data->corpus.keys());
+  std::vector<std::size_t> indices(dataset.size());
+  std::iota(indices.begin(), indices.end(), 0);
+  const std::span all(indices);
+  const auto pass = [&] {
+    std::int64_t total = 0;
+    for (std::size_t begin = 0; begin < all.size(); begin += kBatch) {
+      for (const auto& view : dataset.get_many(all.subspan(begin, std::min(kBatch, all.size() - begin))))
+        total += bench::sum(view->input_ids());
+    }
+    return total;
+  };
+  benchmark::DoNotOptimize(pass());  // warm, and checked
+  for (auto _ : state) benchmark::DoNotOptimize(pass());
+  set_rate(state);
+}
+BENCHMARK(sum_many_prepared)->Unit(benchmark::kMillisecond);
+
 void sum_flat(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(bench::sum(data->flat));
   set_rate(state);

@@ -100,6 +100,7 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
     try {
       const std::lock_guard lock(commit_mutex_);
       if (handed_over()) throw Replaced{};
+      const lmdb::Environment::Closing closing(*environment_);
       commit_pending(true, SaveRuns::kAll);
     } catch (const Replaced&) {
       throw;

@@ -103,7 +103,7 @@ constexpr const char* kReplaced = "was replaced meanwhile";
 // Makes the engine of a good store. Otherwise returns why it is not good.
 std::optional<std::string> make_engine(const fs::path& root, const Options& options, Registry& engines,
                                        const FileId& id, bool inspected, std::shared_ptr<Engine>& engine) {
-  if (!inspected) {
+  if (!inspected && !files::is_known_good(root)) {
     const files::Inspection inspection = files::inspect(root);
     if (inspection.condition == files::Condition::kAbsent) return "is gone";
     if (inspection.condition == files::Condition::kBad) return inspection.why;

@@ -24,6 +24,7 @@
 #include <tokcask/error.h>
 
 #include "cache/mapped_file.h"
+#include "lmdb/clean_mark.h"
 #include "lmdb/environment.h"
 #include "lmdb/walker.h"
 #include "os/clock.h"
@@ -180,6 +181,10 @@ bool make_lock_directory(const fs::path& root, const FileId& id) {
   return true;
 }
 
+lmdb::CleanMark clean_mark(const fs::path& root, const struct stat& data) {
+  return lmdb::CleanMark(lock_directory(root, {data.st_dev, data.st_ino}));
+}
+
 void remove_other_lock_directories(const fs::path& root, const FileId& current) {
   unlink((root / "lock.mdb").c_str());  // of a program that had no lock directories yet
   const fs::path keep = lock_directory(root, current).filename();
@@ -202,6 +207,8 @@ Inspection inspect(const fs::path& root) {
   // found again and again while the newest transaction stays the same.
   constexpr int kMostLooks = 4;
   constexpr std::chrono::milliseconds kPause{2};
+  // Anything that changes it from here on is told by another ctime.
+  const bool settled = lmdb::is_settled(status);
   std::uint64_t txnid = 0;
   Inspection inspection = inspect_once(data, txnid);
   for (int looks = 1; inspection.condition == Condition::kBad && looks < kMostLooks; ++looks) {
@@ -210,7 +217,18 @@ Inspection inspect(const fs::path& root) {
     inspection = inspect_once(data, next);
     if (std::exchange(txnid, next) != next) looks = 0;
   }
+  if (inspection.condition == Condition::kBad) clean_mark(root, status).remove();
+  if (struct stat now{}; settled && inspection.condition == Condition::kGood &&
+                         lstat(data.c_str(), &now) == 0 && lmdb::looks_the_same(now, status)) {
+    clean_mark(root, now).set(now);
+  }
   return inspection;
+}
+
+bool is_known_good(const fs::path& root) {
+  struct stat status{};
+  return lstat((root / "data.mdb").c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
+         clean_mark(root, status).covers(status);
 }
 
 void make_directory(const fs::path& root) {
@@ -403,6 +421,10 @@ FileId NewFile::install() {
   const Directory directory(root_);
   if (rename(fresh.c_str(), data.c_str()) != 0) throw io_error(data, "replace", errno);
   directory.sync();
+  // LMDB has just written it for us. The rename gave it another ctime.
+  if (struct stat status{}; lstat(data.c_str(), &status) == 0 &&
+                            FileId(status.st_dev, status.st_ino) == *id && lmdb::settle(status))
+    clean_mark(root_, status).set(status);
   try {
     remove_other_lock_directories(root_, *id);
   } catch (const std::bad_alloc&) {

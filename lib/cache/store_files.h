@@ -4,7 +4,8 @@
 //   data.mdb     LMDB's data file: all that is true
 //   locks/INODE  the lock directory of the data file with that inode: lock.mdb, LMDB's reader table, which is
 //                opened by LMDB alone, because closing any other descriptor of it would drop the process's
-//                locks; and data.mdb, a link to ../../data.mdb, because LMDB finds both by one path
+//                locks; data.mdb, a link to ../../data.mdb, because LMDB finds both by one path; and
+//                clean, see lmdb/clean_mark.h
 //   write.lock   see write_lock.h
 //   access.shm   see shm/access_table.h
 //   data.mdb.set-aside-N   what once was data.mdb and could not be used
@@ -49,8 +50,11 @@ struct Inspection {
 };
 
 // Whether `root`/data.mdb is a file whose structure LMDB can be trusted with. Needs no lock: a file that a
-// writer changes during the inspection is inspected again. Throws Error(kIo) if it cannot be read.
+// writer changes during the inspection is inspected again. A good file gets the clean mark, if it has a lock
+// directory. Throws Error(kIo) if it cannot be read.
 Inspection inspect(const std::filesystem::path& root);
+// Whether it is under its clean mark (lmdb/clean_mark.h), so that it need not be inspected.
+bool is_known_good(const std::filesystem::path& root);
 
 // Makes `root` and its parents. Throws Error(kIo), also when `root` is a file.
 void make_directory(const std::filesystem::path& root);

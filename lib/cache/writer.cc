@@ -640,10 +640,11 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     victims_.put_back(victims);
     if (victims.empty()) return 0;
   }
+  Group group;
   std::size_t count = 0;
   std::uint64_t pages = 0;
   for (std::uint64_t most = kMostEvictedFor;;) {
-    const Group group = group_of(items, at, most, room);
+    group = group_of(items, at, most, room);
     count = group.need.count;
     // Where that was in vain, there are pages enough but not side by side, and then none of them counts: they
     // are what changes of the tree leave behind, one here, one there. What is evicted lies as it was put.
@@ -653,9 +654,10 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
                   : group.need.pages(room);
     const std::uint64_t unused = room.unused(need - group.need.value_pages);
     const std::uint64_t by_number = minus(need + unused + room.reserve(), room.available());
+    if (attempt == 0 && by_number == 0) return count;  // of a batch that does not fit as a whole
     std::uint64_t wanted =
         attempt == 0
-            ? std::max<std::uint64_t>(by_number, 1)
+            ? by_number
             : std::max(by_number, std::max<std::uint64_t>(group.need.value_pages, 1) << (attempt - 1));
     // What readers hold is free when they let go; evicting more would not be sooner.
     const std::uint64_t coming = std::min(room.held, wanted + ahead(room));
@@ -675,9 +677,10 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     victims_.put_back(victims);
     // A smaller group may be newer as a whole.
     if (count == 1 || group.older_than >= protected_from) {
-      // Evicting less than is lacking would use up pages with which to remove, while readers hold the rest.
-      waited_in_vain_ = !victims.empty() && coming > 0;
-      return 0;
+      // Evicting less than is lacking would use up pages with which to remove; readers hold the rest.
+      if (victims.empty() || coming == 0) return 0;
+      waited_in_vain_ = !wait_for_readers(group.need, room);
+      return waited_in_vain_ ? 0 : count;
     }
     most = count / 2;
   }
@@ -686,7 +689,11 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
   items[at].run().evicted += report.removed;
   evicted_pages_ += report.removed > 0 ? pages : 0;
   nudge(measure(room.bytes()));
-  return report.removed > 0 ? count : 0;
+  if (report.removed > 0) return count;
+  if (room.held == 0) return 0;
+  // There is nothing left to remove with.
+  waited_in_vain_ = !wait_for_readers(group.need, room);
+  return waited_in_vain_ ? 0 : count;
 }
 
 // Pages that are evicted beyond what is needed now, because readers held what was free when it was needed.
@@ -701,12 +708,16 @@ bool Writer::wait_for_readers(const Need& need, const Room& room) {
   auto oldest = environment_->oldest_reader();
   if (oldest == stuck_reader_) return false;
   while (std::chrono::steady_clock::now() < wait_until_) {
+    // What the last commit freed is held by whoever reads, until there is a newer one to move on to.
+    if (oldest == environment_->last_txnid()) nudge(room);
     std::this_thread::sleep_for(kPause);
     const auto now = environment_->oldest_reader();
     if (now == oldest) continue;
     oldest = now;
     const Room later = measure(room.bytes());
     if (need.pages(later) + later.reserve() <= later.available()) return true;
+    // They hold next to nothing any more; what is still lacking has to be evicted.
+    if (later.held <= room.held / 8) return true;
   }
   stuck_reader_ = oldest;
   return false;

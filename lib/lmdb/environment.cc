@@ -81,24 +81,19 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
   return Error(errc, fmt::format("{}: cannot {}: {}{}", path.string(), doing, mdb_strerror(code), advice));
 }
 
-void check(int code, const char* doing, const std::filesystem::path& path) {
-  if (code != MDB_SUCCESS) throw error_of(code, doing, path);
-}
-
 MDB_val value_of(Bytes bytes) {
   // LMDB takes what it only reads as a pointer to non-const.
   return {bytes.size(), const_cast<std::byte*>(bytes.data())};
 }
 Bytes bytes_of(const MDB_val& value) { return {static_cast<const std::byte*>(value.mv_data), value.mv_size}; }
 
-std::optional<Bytes> get_value(const Environment& environment, MDB_txn* txn, unsigned dbi, Bytes key,
-                               const std::filesystem::path& path) {
+std::optional<Bytes> get_value(const Environment& environment, MDB_txn* txn, unsigned dbi, Bytes key) {
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_get(txn, dbi, &k, &v);
   environment.require_read();
   if (code == MDB_NOTFOUND) return std::nullopt;
-  check(code, "read", path);
+  environment.check(code, "read");
   return bytes_of(v);
 }
 
@@ -114,12 +109,11 @@ Bytes empty_leaf(std::size_t page_bytes) {
   return std::as_bytes(std::span(&leaf, 1));
 }
 
-TableStat stat_of(const Environment& environment, MDB_txn* txn, unsigned dbi,
-                  const std::filesystem::path& path) {
+TableStat stat_of(const Environment& environment, MDB_txn* txn, unsigned dbi) {
   MDB_stat stat;
   const int code = mdb_stat(txn, dbi, &stat);
   environment.require_read();
-  check(code, "read a table's figures", path);
+  environment.check(code, "read a table's figures");
   return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
 }
 
@@ -149,6 +143,7 @@ std::unique_ptr<Environment> Environment::open_linked(const std::filesystem::pat
       stat(name.c_str(), &status) != 0 || FileId(status.st_dev, status.st_ino) != id) {
     return nullptr;
   }
+  if (self->lock_file_) self->clean_mark_.emplace(directory);
   self->open_tables(mode);
   return self;
 }
@@ -159,7 +154,7 @@ Environment::Environment(const std::filesystem::path& directory, Mode mode, std:
   const unsigned flags =
       MDB_NOTLS | (read_only_ ? MDB_RDONLY : 0U) | (mode == Mode::kCreate ? MDB_NOLOCK | MDB_NOSYNC : 0U);
   for (std::uint64_t map_bytes = kMapBytes;; map_bytes /= 2) {
-    check(mdb_env_create(&env_), "create an environment", path_);
+    check(mdb_env_create(&env_), "create an environment");
     int code = mdb_env_set_mapsize(env_, map_bytes);
     if (code == MDB_SUCCESS) code = mdb_env_set_maxreaders(env_, kMaxReaders);
     if (code == MDB_SUCCESS) code = mdb_env_set_maxdbs(env_, kTableCount);
@@ -177,18 +172,17 @@ Environment::Environment(const std::filesystem::path& directory, Mode mode, std:
 void Environment::open_tables(Mode mode) {
   const bool create = mode == Mode::kCreate;
   MDB_txn* begun = nullptr;
-  check(mdb_txn_begin(env_, nullptr, create ? 0 : MDB_RDONLY, &begun), "begin a transaction", path_);
+  check(mdb_txn_begin(env_, nullptr, create ? 0 : MDB_RDONLY, &begun), "begin a transaction");
   std::unique_ptr<MDB_txn, decltype(&mdb_txn_abort)> txn(begun, &mdb_txn_abort);
   for (std::size_t i = 0; i < kTableCount; ++i) {
-    check(mdb_dbi_open(txn.get(), kTableNames[i], create ? MDB_CREATE : 0U, &tables_[i]), "open its tables",
-          path_);
+    check(mdb_dbi_open(txn.get(), kTableNames[i], create ? MDB_CREATE : 0U, &tables_[i]), "open its tables");
   }
   MDB_stat stat;
-  check(mdb_env_stat(env_, &stat), "read the page size", path_);
+  check(mdb_env_stat(env_, &stat), "read the page size");
   page_bytes_ = stat.ms_psize;
   if (!create) find_map(txn.get());
   // Also a read-only one is committed, because abort would close the handles again.
-  check(mdb_txn_commit(txn.release()), "open its tables", path_);
+  check(mdb_txn_commit(txn.release()), "open its tables");
 }
 
 // Finds the map, and guards it. LMDB does not tell where it is; but a value of a read transaction lies in a
@@ -196,11 +190,11 @@ void Environment::open_tables(Mode mode) {
 void Environment::find_map(MDB_txn* txn) {
   constexpr MDB_dbi kMain = 1;  // has the tables' names
   MDB_cursor* opened = nullptr;
-  check(mdb_cursor_open(txn, kMain, &opened), "read", path_);
+  check(mdb_cursor_open(txn, kMain, &opened), "read");
   const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
   MDB_val key;
   MDB_val value;
-  check(mdb_cursor_get(opened, &key, &value, MDB_FIRST), "read", path_);
+  check(mdb_cursor_get(opened, &key, &value, MDB_FIRST), "read");
   if (page_bytes_ > static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) return;
   const auto* const at = static_cast<const std::byte*>(key.mv_data);
   const auto* const page = at - reinterpret_cast<std::uintptr_t>(at) % page_bytes_;
@@ -224,6 +218,13 @@ Environment::~Environment() {
   mdb_env_close(env_);
 }
 
+void Environment::check(int code, const char* doing) const {
+  if (code == MDB_SUCCESS) return;
+  Error error = error_of(code, doing, path_);
+  if (error.code() == Errc::kDamaged && clean_mark_) clean_mark_->remove();
+  throw error;
+}
+
 std::uint64_t Environment::last_txnid() const noexcept {
   MDB_envinfo info;
   mdb_env_info(env_, &info);
@@ -238,10 +239,28 @@ std::uint64_t Environment::page_count() const noexcept {
 
 struct stat Environment::status() const {
   mdb_filehandle_t fd = -1;
-  check(mdb_env_get_fd(env_, &fd), "find its descriptor", path_);
+  check(mdb_env_get_fd(env_, &fd), "find its descriptor");
   struct stat status{};
-  check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "look at it", path_);
+  check(fstat(fd, &status) == 0 ? MDB_SUCCESS : errno, "look at it");
   return status;
+}
+
+bool Environment::is_clean() const noexcept {
+  mdb_filehandle_t fd = -1;
+  struct stat status{};
+  return clean_mark_ && mdb_env_get_fd(env_, &fd) == MDB_SUCCESS && fstat(fd, &status) == 0 &&
+         clean_mark_->covers(status);
+}
+
+void Environment::move_mark() const noexcept {
+  mdb_filehandle_t fd = -1;
+  struct stat status{};
+  struct stat now{};
+  if (mdb_env_get_fd(env_, &fd) == MDB_SUCCESS && fstat(fd, &status) == 0 &&
+      (closing_.load(std::memory_order_relaxed) > 0 ? settle(status) : is_settled(status)) &&
+      fstat(fd, &now) == 0 && looks_the_same(now, status)) {
+    clean_mark_->set(now);
+  }
 }
 
 std::uint64_t Environment::file_bytes() const { return static_cast<std::uint64_t>(status().st_size); }
@@ -255,7 +274,7 @@ Environment::FileId Environment::file_id() const {
 
 void Environment::sync() const {
   constexpr int kAlsoWithNoSync = 1;
-  check(mdb_env_sync(env_, kAlsoWithNoSync), "sync", path_);
+  check(mdb_env_sync(env_, kAlsoWithNoSync), "sync");
 }
 
 void Environment::require_whole() const {
@@ -312,11 +331,14 @@ void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const no
 bool Environment::allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
   mdb_filehandle_t fd = -1;
   if (mdb_env_get_fd(env_, &fd) != MDB_SUCCESS) return true;
+  const bool clean = is_clean();
   int result = 0;
   do {
     result = fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
   } while (result != 0 && errno == EINTR);
-  return result == 0 || (errno != ENOSPC && errno != EDQUOT);
+  const int error = errno;
+  if (clean) move_mark();
+  return result == 0 || (error != ENOSPC && error != EDQUOT);
 }
 
 std::optional<std::uint64_t> Environment::oldest_reader() const {
@@ -353,7 +375,7 @@ ReadTransaction::ReadTransaction(const Environment& environment) : environment_(
   if (code == MDB_READERS_FULL && environment.clear_dead_readers() > 0) {
     code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   }
-  check(code, "begin a snapshot", environment.path_);
+  environment.check(code, "begin a snapshot");
   try {
     environment.require_locks(id(), least);
   } catch (...) {
@@ -377,7 +399,7 @@ void ReadTransaction::reset() noexcept { mdb_txn_reset(txn_); }
 void ReadTransaction::renew() {
   environment_->require_whole();
   const std::uint64_t least = least_id();
-  check(mdb_txn_renew(txn_), "renew a snapshot", environment_->path_);
+  environment_->check(mdb_txn_renew(txn_), "renew a snapshot");
   try {
     environment_->require_locks(id(), least);
   } catch (...) {
@@ -389,11 +411,11 @@ void ReadTransaction::renew() {
 std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
 
 std::optional<Bytes> ReadTransaction::get(Table table, Bytes key) const {
-  return get_value(*environment_, txn_, environment_->tables_[index(table)], key, environment_->path_);
+  return get_value(*environment_, txn_, environment_->tables_[index(table)], key);
 }
 
 TableStat ReadTransaction::stat(Table table) const {
-  return stat_of(*environment_, txn_, environment_->tables_[index(table)], environment_->path_);
+  return stat_of(*environment_, txn_, environment_->tables_[index(table)]);
 }
 
 std::vector<FreedPages> ReadTransaction::free_list() const {
@@ -401,7 +423,7 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
   // transactions (its mdb_stat does the same).
   std::vector<FreedPages> list;
   MDB_cursor* opened = nullptr;
-  check(mdb_cursor_open(txn_, 0, &opened), "read the free list", environment_->path_);
+  environment_->check(mdb_cursor_open(txn_, 0, &opened), "read the free list");
   const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
   MDB_val key;
   MDB_val value;
@@ -423,7 +445,7 @@ WriteTransaction::WriteTransaction(const Environment& environment) : environment
   environment.require_whole();
   // Readers that are not in the table any more would have their pages overwritten.
   if (environment.lock_file_ && environment.lock_file_->is_cut()) throw environment.lock_file_error();
-  check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write", environment.path_);
+  environment.check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write");
   try {
     environment.require_locks(mdb_txn_id(txn_), environment.last_txnid() + 1);
   } catch (...) {
@@ -437,11 +459,11 @@ WriteTransaction::~WriteTransaction() {
 }
 
 std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
-  return get_value(*environment_, txn_, environment_->tables_[index(table)], key, environment_->path_);
+  return get_value(*environment_, txn_, environment_->tables_[index(table)], key);
 }
 
 TableStat WriteTransaction::stat(Table table) const {
-  return stat_of(*environment_, txn_, environment_->tables_[index(table)], environment_->path_);
+  return stat_of(*environment_, txn_, environment_->tables_[index(table)]);
 }
 
 void WriteTransaction::put(Table table, Bytes key, Bytes value) {
@@ -458,8 +480,8 @@ std::span<std::byte> WriteTransaction::reserve_with(unsigned flags, Table table,
   }
   MDB_val k = value_of(key);
   MDB_val v{size, nullptr};
-  check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE | flags), "write",
-        environment_->path_);
+  environment_->check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE | flags),
+                      "write");
   return {static_cast<std::byte*>(v.mv_data), size};
 }
 
@@ -484,27 +506,30 @@ bool WriteTransaction::erase(Table table, Bytes key) {
   MDB_val k = value_of(key);
   const int code = mdb_del(txn_, environment_->tables_[index(table)], &k, nullptr);
   if (code == MDB_NOTFOUND) return false;
-  check(code, "delete", environment_->path_);
+  environment_->check(code, "delete");
   return true;
 }
 
 void WriteTransaction::commit() {
   environment_->require_read();
+  // Nothing is written before, or so much that the file will be walked once more.
+  const bool clean = environment_->is_clean();
   // LMDB frees the transaction whether or not the commit succeeds.
-  check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit", environment_->path_);
+  environment_->check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit");
+  if (clean) environment_->move_mark();
   environment_->require_whole();  // the file may be longer now
 }
 
 // ---- Cursor ----
 
 Cursor::Cursor(const ReadTransaction& transaction, Table table) : environment_(transaction.environment_) {
-  check(mdb_cursor_open(transaction.txn_, environment_->tables_[index(table)], &cursor_), "read",
-        environment_->path_);
+  environment_->check(mdb_cursor_open(transaction.txn_, environment_->tables_[index(table)], &cursor_),
+                      "read");
 }
 
 Cursor::Cursor(const WriteTransaction& transaction, Table table) : environment_(transaction.environment_) {
-  check(mdb_cursor_open(transaction.txn_, environment_->tables_[index(table)], &cursor_), "read",
-        environment_->path_);
+  environment_->check(mdb_cursor_open(transaction.txn_, environment_->tables_[index(table)], &cursor_),
+                      "read");
 }
 
 Cursor::~Cursor() { mdb_cursor_close(cursor_); }
@@ -512,29 +537,25 @@ Cursor::~Cursor() { mdb_cursor_close(cursor_); }
 namespace {
 
 std::optional<Cursor::Entry> move(const Environment& environment, MDB_cursor* cursor, MDB_cursor_op how,
-                                  Bytes key, const std::filesystem::path& path) {
+                                  Bytes key) {
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_cursor_get(cursor, &k, &v, how);
   environment.require_read();
   if (code == MDB_NOTFOUND) return std::nullopt;
-  check(code, "read", path);
+  environment.check(code, "read");
   return Cursor::Entry{bytes_of(k), bytes_of(v)};
 }
 
 }  // namespace
 
-std::optional<Cursor::Entry> Cursor::first() const {
-  return move(*environment_, cursor_, MDB_FIRST, {}, environment_->path_);
-}
-std::optional<Cursor::Entry> Cursor::next() const {
-  return move(*environment_, cursor_, MDB_NEXT, {}, environment_->path_);
-}
+std::optional<Cursor::Entry> Cursor::first() const { return move(*environment_, cursor_, MDB_FIRST, {}); }
+std::optional<Cursor::Entry> Cursor::next() const { return move(*environment_, cursor_, MDB_NEXT, {}); }
 std::optional<Cursor::Entry> Cursor::seek(Bytes key) const {
-  return move(*environment_, cursor_, MDB_SET_RANGE, key, environment_->path_);
+  return move(*environment_, cursor_, MDB_SET_RANGE, key);
 }
 std::optional<Bytes> Cursor::find(Bytes key) const {
-  const auto entry = move(*environment_, cursor_, MDB_SET, key, environment_->path_);
+  const auto entry = move(*environment_, cursor_, MDB_SET, key);
   return entry ? std::optional(entry->value) : std::nullopt;
 }
 

@@ -30,6 +30,7 @@
 
 #include <tokcask/error.h>
 
+#include "lmdb/clean_mark.h"
 #include "lmdb/lock_file.h"
 #include "os/fault_guard.h"
 
@@ -104,6 +105,24 @@ class Environment {
   void require_read() const {
     if (guard_.hit() || (lock_file_ && lock_file_->hit())) require_whole();
   }
+  // While one lives, commits wait for the kernel's tick where the clean mark cannot be moved on otherwise:
+  // for what is committed when a store is closed.
+  class Closing {
+   public:
+    explicit Closing(const Environment& environment) : environment_(&environment) {
+      environment_->closing_.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~Closing() { environment_->closing_.fetch_sub(1, std::memory_order_relaxed); }
+    Closing(const Closing&) = delete;
+    Closing& operator=(const Closing&) = delete;
+
+   private:
+    const Environment* environment_;
+  };
+
+  // Throws the error of a code of LMDB's that is not its success. If that is damage, the file is walked when
+  // it is opened next.
+  void check(int code, const char* doing) const;
   // Page 0 of the file as this process has it mapped; never moves. Null for kCreate, and when it cannot be
   // found because the file's pages are larger than the system's.
   [[nodiscard]] const std::byte* map() const noexcept { return map_; }
@@ -127,13 +146,18 @@ class Environment {
               std::unique_ptr<LockFile> lock_file = nullptr);
   void open_tables(Mode mode);
   [[nodiscard]] struct stat status() const;
+  // What changes the file asks the one before and calls the other after it.
+  [[nodiscard]] bool is_clean() const noexcept;
+  void move_mark() const noexcept;
   void find_map(MDB_txn* txn);
   // Throws Error(kIo) when the lock file is cut, or has begun a transaction of an id that is less than
   // `least`.
   void require_locks(std::uint64_t begun, std::uint64_t least) const;
   [[nodiscard]] Error lock_file_error() const;
 
-  std::unique_ptr<LockFile> lock_file_;  // null: without one
+  std::unique_ptr<LockFile> lock_file_;       // null: without one
+  std::optional<CleanMark> clean_mark_;       // where there is a lock file
+  mutable std::atomic<unsigned> closing_{0};  // how many Closing live
   MDB_env* env_ = nullptr;
   std::filesystem::path path_;
   std::array<unsigned, kTableCount> tables_{};
@@ -199,7 +223,7 @@ class WriteTransaction {
   void append(Table table, Bytes key, Bytes value);
   // Returns whether there was one.
   bool erase(Table table, Bytes key);
-  // Durable when it returns, if the file system keeps its word.
+  // Durable when it returns, if the file system keeps its word. Moves the clean mark on.
   void commit();
 
  private:

@@ -2,6 +2,9 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
+#include <deque>
+#include <random>
 #include <set>
 #include <thread>
 
@@ -312,6 +315,37 @@ TEST_CASE("a stream of large batches at the cap, with and without readers") {
     }
   }
   CHECK(f.open().verify().damaged == 0);
+}
+
+// What the last commit freed is held by whoever reads the newest snapshot, for as long as there is no newer
+// one.
+TEST_CASE("a reader that reads all the time, and holds nothing for long, does not keep puts out") {
+  constexpr std::uint64_t kPerRun = 1600;  // 12 MiB
+  const Fixture f;
+  std::uint64_t next = 0;
+  std::uint64_t declined = 0;
+  for (int run = 0; run < 12; ++run) {
+    auto cache = f.open({.max_bytes = 48 * kMiB});
+    std::atomic<bool> stop{false};
+    std::thread reading([&, seed = static_cast<unsigned>(run), keys = cache.keys()] {
+      std::mt19937_64 random(seed);
+      auto reader = f.open({.read_only = true, .observe = true});
+      std::deque<TokenView> views;
+      while (!stop && !keys.empty()) {
+        if (auto view = reader.get(keys[random() % keys.size()])) views.push_back(*std::move(view));
+        if (views.size() > 16) views.pop_front();
+        std::this_thread::sleep_for(std::chrono::microseconds(500));
+      }
+    });
+    for (int slice = 0; slice < 4; ++slice) {
+      for (const std::uint64_t end = next + kPerRun / 4; next < end; ++next) put(cache, next);
+      cache.flush();
+    }
+    declined += cache.stats().run.declined;
+    stop = true;
+    reading.join();
+  }
+  CHECK(declined == 0);
 }
 
 TEST_CASE("the smallest budget works, and a smaller one is refused") {

@@ -76,7 +76,7 @@ TEST_CASE("a store belongs to its owner, whatever the umask lets through") {
     const fs::perms wanted =
         entry.is_directory() ? fs::perms::owner_all : fs::perms::owner_read | fs::perms::owner_write;
     CHECK(entry.status().permissions() == wanted);
-    ++files;
+    if (entry.path().filename() != "clean") ++files;  // which not all file systems have
   }
   CHECK(files == 7);  // data.mdb, access.shm, write.lock, a key table, locks/, its directory and lock.mdb
 }
