@@ -99,6 +99,7 @@ def goals(lengths: tuple[int, ...] = (2048, 8192)) -> list[Goal]:
             Goal("b", f"seed / resolve all + first token{at}", AT_LEAST, 1000, over(passed, "seed (npz)", OURS_NATIVE)),
             Goal("c", f"seed / every token summed{at}", AT_LEAST, 300, over(summed, "seed (npz)", OURS_NATIVE)),
             Goal("c", f"rate of the sum, warm / one contiguous array's{at}", AT_LEAST, 0.8, over(micro, "sum_prepared", "sum_flat")),
+            Goal("c", f"the same, 64 items at a time{at}", AT_LEAST, 0.8, over(micro, "sum_many_prepared", "sum_flat")),
             Goal("c", f"one contiguous array mapped / whole pass, opening included{at}", AT_LEAST, 0.8, over(summed, FLAT_NATIVE, OURS_NATIVE)),
             Goal("d", f"random get, prepared / mdb_get{at}", AT_MOST, 0.1, over(micro, "get_prepared", "get_lmdb")),
             Goal("d", f"random get, prepared, 64 at a time / mdb_get{at}", AT_MOST, 0.1, over(micro, "get_many_prepared", "get_lmdb")),

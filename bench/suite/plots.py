@@ -26,7 +26,16 @@ plt.rcParams |= {
 
 def colour(name: str) -> str:
     if name.startswith(
-        ("tokcask", "get_prepared", "get_many", "get_unprepared", "collate", "sum_prepared", "store_tok")
+        (
+            "tokcask",
+            "get_prepared",
+            "get_many",
+            "get_unprepared",
+            "collate",
+            "sum_prepared",
+            "sum_many",
+            "store_tok",
+        )
     ):
         return FLOOR if name == "collate_memcpy" else OURS
     floors = ("bare walk", "one contiguous", "data.mdb", "tokenize alone", "that file", "sum_flat")

@@ -25,12 +25,13 @@ bool knows(const std::vector<std::uint32_t>& table, const record::Header& header
   return header.slot < table.size() && table[header.slot] == static_cast<std::uint32_t>(header.generation);
 }
 
-// Touches the end of a record. What a file was cut off from is gone from there on, so the rest is there too.
-void touch_end(const record::Record& record) {
+// The end of a record. When the file was cut off before it, touching it is noted, or there are zeros: the
+// kernel clears the rest of the page in which a file ends.
+std::int32_t end_of(const record::Record& record) {
   const std::span<const std::int32_t> last = record.mask.empty() ? record.ids : record.mask;
-  if (last.empty()) return;
+  if (last.empty()) return -1;
   const volatile std::int32_t& end = last.back();
-  [[maybe_unused]] const std::int32_t touched = end;
+  return end;
 }
 
 void remember(std::vector<std::uint32_t>& table, const record::Header& header) {
@@ -123,7 +124,7 @@ void Engine::check(std::span<Found> found, VerifyPolicy policy) {
   for (Found& f : found) {
     if (!f.record) continue;
     if (f.checked && policy == VerifyPolicy::kFirst) {
-      touch_end(*f.record);
+      if (end_of(*f.record) == 0) environment_->require_uncut();
       continue;
     }
     // By default the one time in this process that a record is read as a whole.

@@ -278,13 +278,16 @@ void Environment::sync() const {
 }
 
 void Environment::require_whole() const {
-  const std::int64_t tick = os::coarse_now_ns();
   if (lock_file_ && lock_file_->hit()) throw lock_file_error();
-  const bool hit = guard_.hit();
-  if (!hit && looked_ns_.load(std::memory_order_relaxed) == tick &&
-      looked_txnid_.load(std::memory_order_relaxed) == last_txnid()) {
-    return;
+  if (guard_.hit() || looked_ns_.load(std::memory_order_relaxed) != os::coarse_now_ns() ||
+      looked_txnid_.load(std::memory_order_relaxed) != last_txnid()) {
+    require_uncut();
   }
+}
+
+void Environment::require_uncut() const {
+  const std::int64_t tick = os::coarse_now_ns();
+  const bool hit = guard_.hit();
   if (lock_file_ && lock_file_->is_cut()) throw lock_file_error();
   // Before the length is read: another thread may see a longer file meanwhile.
   const std::uint64_t longest = longest_.load(std::memory_order_acquire);

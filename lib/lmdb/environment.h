@@ -99,6 +99,8 @@ class Environment {
   // Error(kIo) when that is so of the lock file. Looks at their lengths at most once per tick of the coarse
   // clock, 1 to 4 ms. Transactions do this when they begin.
   void require_whole() const;
+  // The same, and looks now.
+  void require_uncut() const;
   // Throws that error when a page that was touched is not there. Whoever has read of a value itself asks this
   // before it believes what it read: in the place of such a page are bytes of 255, so ids of -1, behind a
   // page header that is empty to LMDB. All members of transactions and cursors ask it.

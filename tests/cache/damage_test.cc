@@ -371,6 +371,27 @@ TEST_CASE("counts in the store row that cannot be are not counted to") {
   CHECK(cache.clear() > 0);
 }
 
+TEST_CASE("a file that is cut off within a page: no zeros for ids, not even at once") {
+  Fixture f;
+  auto cache = f.open();
+  cache.put(key(1), {.input_ids = ids(1, 5000)});
+  cache.flush();
+  // Where the record ends.
+  std::ifstream stream(f.data(), std::ios::binary);
+  const std::string file{std::istreambuf_iterator<char>(stream), {}};
+  const Ids all = ids(1, 5000);
+  const std::string last(reinterpret_cast<const char*>(&all[4992]), 8 * sizeof all[0]);
+  const std::size_t end = file.rfind(last);
+  REQUIRE(end != std::string::npos);
+  REQUIRE(end % 4096 > 64);
+  const auto view = cache.get(key(1));  // checked now
+  REQUIRE(view);
+  std::filesystem::resize_file(f.data(), end);
+  CHECK_FALSE(cache.get(key(1)));
+  CHECK(view->input_ids().back() == 0);
+  f.expect_damage();
+}
+
 // ---- When what is checked ----
 
 TEST_CASE("a file that is cut off while it is open gives misses, no signal, and is saved by the next open") {
