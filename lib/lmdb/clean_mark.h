@@ -37,9 +37,8 @@ namespace tokcask::lmdb {
 // Threads: all members may be called concurrently, also by other processes. No member throws.
 class CleanMark {
  public:
-  // That of the data file whose lock directory is `directory`, which need not be there. Throws
-  // std::bad_alloc.
-  // Links are not followed, in its place or in that of the directory above it.
+  // That of the data file whose lock directory is `directory`, which need not be there. Links are not
+  // followed, in its place or in that of the directory above it. Throws std::bad_alloc.
   explicit CleanMark(const std::filesystem::path& directory)
       : above_(directory.parent_path()), name_(directory.filename()) {}
 
