@@ -643,6 +643,10 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
   Group group;
   std::size_t count = 0;
   std::uint64_t pages = 0;
+  const auto wait = [&]() -> std::size_t {
+    waited_in_vain_ = !wait_for_readers(group.need, room);
+    return waited_in_vain_ ? 0 : count;
+  };
   for (std::uint64_t most = kMostEvictedFor;;) {
     group = group_of(items, at, most, room);
     count = group.need.count;
@@ -662,10 +666,7 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     // What readers hold is free when they let go; evicting more would not be sooner.
     const std::uint64_t coming = std::min(room.held, wanted + ahead(room));
     if (attempt == 0 || room.held > 0) wanted = wanted + ahead(room) - coming;
-    if (wanted == 0) {
-      waited_in_vain_ = !wait_for_readers(group.need, room);
-      return waited_in_vain_ ? 0 : count;
-    }
+    if (wanted == 0) return wait();
     if (room.recent >= wanted && attempt == 0) {
       nudge(room);
       nudge(room);
@@ -678,9 +679,7 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
     // A smaller group may be newer as a whole.
     if (count == 1 || group.older_than >= protected_from) {
       // Evicting less than is lacking would use up pages with which to remove; readers hold the rest.
-      if (victims.empty() || coming == 0) return 0;
-      waited_in_vain_ = !wait_for_readers(group.need, room);
-      return waited_in_vain_ ? 0 : count;
+      return victims.empty() || coming == 0 ? 0 : wait();
     }
     most = count / 2;
   }
@@ -690,10 +689,8 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
   evicted_pages_ += report.removed > 0 ? pages : 0;
   nudge(measure(room.bytes()));
   if (report.removed > 0) return count;
-  if (room.held == 0) return 0;
-  // There is nothing left to remove with.
-  waited_in_vain_ = !wait_for_readers(group.need, room);
-  return waited_in_vain_ ? 0 : count;
+  // There was nothing left to remove with.
+  return room.held == 0 ? 0 : wait();
 }
 
 // Pages that are evicted beyond what is needed now, because readers held what was free when it was needed.
