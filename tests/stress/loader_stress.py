@@ -369,12 +369,14 @@ class Stress:
 
     def _end_loader(self, iterator: Any, workers: set[Any]) -> None:
         """After a worker was killed. The others are killed too: one that died while it held the lock of the
-        queue that they share would let them wait for ever. Torch raises from a signal handler when a worker
-        ends, so that is set aside meanwhile."""
+        queue that they share would let them wait for ever. The event that tells them to end has such a lock,
+        and torch sets it though nobody is left: so it gets another one. Torch raises from a signal handler when
+        a worker ends, so that is set aside meanwhile."""
         handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             self._kill_all(workers)
             if iterator is not None:
+                iterator._workers_done_event = multiprocessing.Event()
                 iterator._shutdown_workers()
         finally:
             signal.signal(signal.SIGCHLD, handler)
