@@ -123,7 +123,6 @@ class Search {
   // finds of them elsewhere is older.
   void find_certain(const lmdb::layout::Meta& last) {
     std::vector<record::Header> records;
-    std::unordered_map<std::uint64_t, rows::EntryChunk> chunks;
     static_cast<void>(lmdb::walk_snapshot(file_, last, [&](std::string_view table, Bytes key, Bytes value) {
       if (table == "records") {
         const std::uint64_t hash = record::hash_key(record::unpadded(key));
@@ -137,15 +136,35 @@ class Search {
       }
       const auto name = meta_key_of(key);
       if (!name || name->first != Tag::kEntries) return;
-      if (const auto chunk = rows::read_row<rows::EntryChunk>(value)) chunks.emplace(name->second, *chunk);
+      if (const auto chunk = rows::read_row<rows::EntryChunk>(value)) chunks_.emplace(name->second, *chunk);
     }));
     for (const record::Header& header : records) {
-      const auto chunk = chunks.find(header.slot / rows::kEntriesPerChunk);
-      if (chunk == chunks.end()) continue;
-      const rows::EntryRow& row = chunk->second[header.slot % rows::kEntriesPerChunk];
-      if (row.tokenizer != 0 && row.generation == header.generation)
+      const rows::EntryRow* const row = last_row(header.slot);
+      if (row != nullptr && row->tokenizer != 0 && row->generation == header.generation)
         certain_.emplace(header.key_hash, header.generation);
     }
+  }
+
+  // A slot's entry row in the last snapshot, if that leads to one.
+  [[nodiscard]] const rows::EntryRow* last_row(std::uint32_t slot) const {
+    const auto chunk = chunks_.find(slot / rows::kEntriesPerChunk);
+    return chunk == chunks_.end() ? nullptr : &chunk->second[slot % rows::kEntriesPerChunk];
+  }
+
+  // Whether the last snapshot's entry rows show that the record had been removed: its slot is that of a later
+  // put, or is free in a chunk that knows of later puts. What was under its key after it, and was removed
+  // with all that names it, nobody can tell.
+  [[nodiscard]] bool was_removed(const Candidate& candidate) const {
+    const auto header = lmdb::layout::load<record::Header>(file_.data() + candidate.offset);
+    const rows::EntryRow* const row = last_row(header.slot);
+    if (row == nullptr) return false;
+    if (row->tokenizer != 0)
+      return row->generation > candidate.generation && row->generation < kMostGenerations;
+    const rows::EntryChunk& chunk = chunks_.at(header.slot / rows::kEntriesPerChunk);
+    return std::any_of(chunk.begin(), chunk.end(), [&](const rows::EntryRow& other) {
+      return other.tokenizer != 0 && other.generation > candidate.generation &&
+             other.generation < kMostGenerations;
+    });
   }
 
   [[nodiscard]] bool is_certain(const Candidate& candidate) const {
@@ -405,7 +424,8 @@ class Search {
       remains_.next_generation = std::max(remains_.next_generation, candidate.generation + 1);
       const auto found = keys_.find(candidate.key_hash);
       if ((nothing_else_is_sure && !is_certain(candidate)) || found == keys_.end() ||
-          found->second.canonical.empty() || !is_current(candidate, found->second)) {
+          found->second.canonical.empty() || !is_current(candidate, found->second) ||
+          was_removed(candidate)) {
         continue;
       }
       if (!is_key(found->second.canonical)) continue;
@@ -451,8 +471,9 @@ class Search {
   std::size_t page_bytes_;
   Remains remains_;
   bool other_format_ = false;
-  bool is_last_ = false;                                      // the snapshot is the last that was committed
-  bool replaces_ = false;                                     // see note_replacement()
+  bool is_last_ = false;                                        // the snapshot is the last that was committed
+  bool replaces_ = false;                                       // see note_replacement()
+  std::unordered_map<std::uint64_t, rows::EntryChunk> chunks_;  // of the last snapshot, by number
   std::unordered_map<std::uint64_t, std::uint64_t> certain_;  // generations, by key hash; see find_certain()
   std::vector<std::uint64_t> displaced_;                      // key hashes; see find_certain()
   std::unordered_map<std::uint64_t, std::uint64_t> live_;     // generations in the snapshot, by key hash

@@ -9,10 +9,12 @@
 // served, so for each key only the highest generation counts that any record or entry row names; when the
 // record of that one is not intact, the key is not saved. Nor is it when a leaf says that it has a record in
 // a page that is cut off, zeros or another page, or the last snapshot leads to another record for it: that
-// may have been a newer one. An entry that was evicted or pruned may come back: its tokens are what its key
-// says. Where two records of one key with different tokens show that this store has keys put again, or most
-// of the file is cut off and what is left may not show it, only entries are saved that the last snapshot
-// leads to and that their entry rows in it know: nobody knows what else was replaced by what is lost.
+// may have been a newer one. An entry that was evicted or pruned may come back, its tokens are what its key
+// says, unless the last snapshot's entry rows show that it was removed: then there may have been a newer one
+// that was removed, too. Where two records of one key with different tokens show that this store has keys put
+// again, or most of the file is cut off and what is left may not show it, only entries are saved that the
+// last snapshot leads to and that their entry rows in it know: nobody knows what else was replaced by what is
+// lost.
 #pragma once
 
 #include <cstddef>

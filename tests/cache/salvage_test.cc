@@ -272,6 +272,74 @@ TEST_CASE("a record that was replaced does not come back") {
   }
 }
 
+TEST_CASE("an older record in an old page is not taken for an entry that was evicted") {
+  Fixture f;
+  const CacheKey again = key(0x5eed5eed5eed5eed, 1);
+  Content before;
+  {
+    auto cache = f.open();
+    for (std::uint64_t i = 0; i < 60; ++i) cache.put(key(i), {.input_ids = ids(i, 300)});
+    cache.put(again, {.input_ids = ids(7, 300)});
+    cache.flush();
+    before = content(f.data());
+    cache.put(again, {.input_ids = ids(700, 300)});
+    cache.flush();
+    cache.prune(PruneOptions{.tokenizer_sha = std::string(again.tokenizer_sha())});
+    cache.put(key(1000), {.input_ids = ids(1000, 3000)});
+    for (std::uint64_t i = 60; i < 120; ++i) cache.put(key(i), {.input_ids = ids(i, 300)});
+    cache.flush();
+  }
+  const auto holds = [](const Content& bytes, std::size_t page, std::string_view text) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data() + page * kPage), kPage).find(text) !=
+           std::string_view::npos;
+  };
+  // Not only in what a split has left behind.
+  const auto has_node = [&](const Content& bytes, std::size_t page, std::string_view text) {
+    const layout::PageHeader leaf = header(bytes, page);
+    if (leaf.flags != layout::kLeafPage) return false;
+    for (std::size_t at = sizeof leaf; at < leaf.lower; at += sizeof(std::uint16_t)) {
+      const auto node = layout::load<std::uint16_t>(bytes.data() + page * kPage + at);
+      const std::size_t key = page * kPage + node + sizeof(layout::NodeHeader);
+      if (std::memcmp(bytes.data() + key, text.data(), text.size()) == 0) return true;
+    }
+    return false;
+  };
+  Content bytes = content(f.data());
+  // Nothing of the newer one is left: its leaf, and old copies of the entry rows, in which its section is a
+  // number.
+  const std::uint64_t number = std::stoull(std::string(again.section_id()), nullptr, 16);
+  const std::string_view row(reinterpret_cast<const char*>(&number), sizeof number);
+  std::size_t free_page = 0;
+  for (std::size_t page = 2; page < pages(bytes); ++page) {
+    if (header(bytes, page).flags == layout::kLeafPage && holds(bytes, page, again.canonical())) {
+      zero_page(bytes, page);
+      free_page = page;
+    } else if (header(bytes, page).flags == layout::kOverflowPage && holds(bytes, page, row)) {
+      zero_page(bytes, page);
+    }
+  }
+  REQUIRE(free_page != 0);
+  // The leaf of the older one comes back.
+  std::size_t old_page = 2;
+  while (old_page < pages(before) && !has_node(before, old_page, again.canonical())) ++old_page;
+  REQUIRE(old_page < pages(before));
+  std::memcpy(bytes.data() + free_page * kPage, before.data() + old_page * kPage, kPage);
+  std::memcpy(bytes.data() + free_page * kPage, &free_page, sizeof free_page);
+  std::size_t large = 0;  // to be damaged
+  for (std::uint64_t generation = 1; generation < 200 && large == 0; ++generation)
+    large = page_of_generation(bytes, generation);
+  REQUIRE(large != 0);
+  bytes[large * kPage] ^= std::byte{1};
+  write(f.data(), bytes);
+
+  auto cache = f.open();
+  CHECK(f.messages.count("set-aside") == 1);
+  CHECK_FALSE(cache.get(again));
+  std::size_t found = 0;
+  for (std::uint64_t i = 0; i < 120; ++i) found += cache.get(key(i)) ? 1 : 0;
+  CHECK(found > 100);
+}
+
 TEST_CASE("where keys were put again with other tokens a meta page may have had the last of them") {
   Fixture f;
   const Truth truth = make_store(f, 200, PutAgain::kOtherTokens);
