@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "os/clock.h"
+#include "os/descriptor.h"
 
 namespace tokcask::lmdb {
 
@@ -38,39 +39,29 @@ struct Row {
 };
 static_assert(sizeof(Row) == 80);
 
-class Descriptor {
- public:
-  Descriptor(int directory, const char* path, int flags)
-      : fd_(openat(directory, path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int fd() const { return fd_; }
-
- private:
-  const int fd_;
-};
+int open_at(int directory, const char* path, int flags) {
+  return openat(directory, path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+}
 
 // A directory, and not by a link: neither it nor the one above it.
 class Directory {
  public:
   Directory(const std::filesystem::path& above, const std::filesystem::path& name)
-      : above_(AT_FDCWD, above.c_str(), kFlags), self_(above_.fd(), name.c_str(), kFlags) {}
-  [[nodiscard]] int fd() const { return self_.fd(); }
+      : above_(open_at(AT_FDCWD, above.c_str(), kFlags)),
+        self_(open_at(above_.get(), name.c_str(), kFlags)) {}
+  [[nodiscard]] int fd() const { return self_.get(); }
 
  private:
   static constexpr int kFlags = O_PATH | O_DIRECTORY;
-  const Descriptor above_;
-  const Descriptor self_;
+  const os::Descriptor above_;
+  const os::Descriptor self_;
 };
 
 // Nothing where /proc is not there.
 std::optional<BootId> read_boot_id() {
-  const Descriptor file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY);
+  const os::Descriptor file(open_at(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY));
   std::array<char, 36> text{};
-  if (file.fd() < 0 || read(file.fd(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+  if (file.get() < 0 || read(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
     return std::nullopt;
   BootId id{};
   std::size_t digits = 0;
@@ -162,24 +153,24 @@ bool settle(const struct stat& data) noexcept {
 
 bool CleanMark::covers(const struct stat& data) const noexcept {
   const auto wanted = row_of(data);
-  const Descriptor mark(Directory(above_, name_).fd(), kName, O_RDONLY);
+  const os::Descriptor mark(open_at(Directory(above_, name_).fd(), kName, O_RDONLY));
   Row row;
-  return wanted && mark.fd() >= 0 && is_ours(mark.fd()) &&
-         pread(mark.fd(), &row, sizeof row, 0) == static_cast<ssize_t>(sizeof row) &&
+  return wanted && mark.get() >= 0 && is_ours(mark.get()) &&
+         pread(mark.get(), &row, sizeof row, 0) == static_cast<ssize_t>(sizeof row) &&
          std::memcmp(&row, &*wanted, sizeof row) == 0;
 }
 
 void CleanMark::set(const struct stat& data) const noexcept {
   const auto row = row_of(data);
   if (!row) return;
-  const Descriptor mark(Directory(above_, name_).fd(), kName, O_RDWR | O_CREAT);
+  const os::Descriptor mark(open_at(Directory(above_, name_).fd(), kName, O_RDWR | O_CREAT));
   struct statfs system{};
-  if (mark.fd() < 0 || !is_ours(mark.fd()) || fstatfs(mark.fd(), &system) != 0 ||
+  if (mark.get() < 0 || !is_ours(mark.get()) || fstatfs(mark.get(), &system) != 0 ||
       !ctime_tells_changes(static_cast<long>(system.f_type))) {
     return;
   }
   // One that is half written is none.
-  static_cast<void>(pwrite(mark.fd(), &*row, sizeof *row, 0) == static_cast<ssize_t>(sizeof *row));
+  static_cast<void>(pwrite(mark.get(), &*row, sizeof *row, 0) == static_cast<ssize_t>(sizeof *row));
 }
 
 void CleanMark::remove() const noexcept { unlinkat(Directory(above_, name_).fd(), kName, 0); }

@@ -245,18 +245,22 @@ struct stat Environment::status() const {
   return status;
 }
 
-bool Environment::is_clean() const noexcept {
+int Environment::descriptor() const noexcept {
   mdb_filehandle_t fd = -1;
+  mdb_env_get_fd(env_, &fd);
+  return fd;
+}
+
+bool Environment::is_clean() const noexcept {
   struct stat status{};
-  return clean_mark_ && mdb_env_get_fd(env_, &fd) == MDB_SUCCESS && fstat(fd, &status) == 0 &&
-         clean_mark_->covers(status);
+  return clean_mark_ && fstat(descriptor(), &status) == 0 && clean_mark_->covers(status);
 }
 
 void Environment::move_mark() const noexcept {
-  mdb_filehandle_t fd = -1;
+  const int fd = descriptor();
   struct stat status{};
   struct stat now{};
-  if (mdb_env_get_fd(env_, &fd) == MDB_SUCCESS && fstat(fd, &status) == 0 &&
+  if (fstat(fd, &status) == 0 &&
       (closing_.load(std::memory_order_relaxed) > 0 ? settle(status) : is_settled(status)) &&
       fstat(fd, &now) == 0 && looks_the_same(now, status)) {
     clean_mark_->set(now);
@@ -326,14 +330,11 @@ Error Environment::lock_file_error() const {
 }
 
 void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-  mdb_filehandle_t fd = -1;
-  if (mdb_env_get_fd(env_, &fd) != MDB_SUCCESS) return;
-  posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
+  posix_fadvise(descriptor(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
 }
 
 bool Environment::allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-  mdb_filehandle_t fd = -1;
-  if (mdb_env_get_fd(env_, &fd) != MDB_SUCCESS) return true;
+  const int fd = descriptor();
   const bool clean = is_clean();
   int result = 0;
   do {

@@ -148,6 +148,8 @@ class Environment {
               std::unique_ptr<LockFile> lock_file = nullptr);
   void open_tables(Mode mode);
   [[nodiscard]] struct stat status() const;
+  // That of the data file; -1 if LMDB does not tell.
+  [[nodiscard]] int descriptor() const noexcept;
   // What changes the file asks the one before and calls the other after it.
   [[nodiscard]] bool is_clean() const noexcept;
   void move_mark() const noexcept;

@@ -25,6 +25,7 @@
 #include <tokcask/error.h>
 
 #include "os/clock.h"
+#include "os/descriptor.h"
 
 namespace tokcask::shm {
 
@@ -58,20 +59,6 @@ fs::path file_of(const fs::path& directory, const KeysHash& hash) {
   }
   return directory / name.append(kSuffix);
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 bool write_all(int fd, const void* data, std::size_t size) {
   const auto* at = static_cast<const char*>(data);
@@ -150,7 +137,7 @@ void KeyTable::remove_unused(const fs::path& directory, const Uuid& store, std::
     const std::string_view name = entry->d_name;
     if (!name.starts_with(kPrefix) || name.find(kSuffix) == std::string_view::npos) continue;
     fs::path file = directory / name;
-    const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const os::Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() < 0) continue;
     Header header{};
     struct stat status{};
@@ -168,7 +155,7 @@ void KeyTable::remove_unused(const fs::path& directory, const Uuid& store, std::
   for (const Kept& table : kept) {
     bytes += table.bytes;
     if (bytes <= keep_bytes) continue;
-    const Descriptor fd(open(table.file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const os::Descriptor fd(open(table.file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() >= 0) remove_if_unused(fd.get(), table.file);
   }
 }
@@ -251,7 +238,7 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
   std::string why;
   {
     unlink(fresh.c_str());
-    const Descriptor fd(open(fresh.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    const os::Descriptor fd(open(fresh.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     std::vector<std::byte> block(kBlockBytes);
     std::memcpy(block.data(), &header, sizeof header);
     if (fd.get() < 0 || flock(fd.get(), LOCK_SH | LOCK_NB) != 0 ||

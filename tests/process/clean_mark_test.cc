@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "cache/store_files.h"
+#include "child.h"
 #include "support.h"
 
 namespace tokcask {
@@ -206,16 +207,15 @@ TEST_CASE("clean mark: a writer that is killed leaves a file that is good, or is
   std::mt19937_64 random(seed);
   int known = 0;
   for (std::uint64_t round = 0; round < 20; ++round) {
-    const pid_t child = fork();
-    if (child == 0) {
+    Child child([&](const Line&) -> bool {
       auto cache = f.open();
       for (std::uint64_t i = 0;; ++i) fill(cache, round * 1000 + i % 1000, 20);
-    }
+    });
     std::this_thread::sleep_for(std::chrono::microseconds(5000 + random() % 20000));
-    ::kill(child, SIGKILL);
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    REQUIRE(WIFSIGNALED(status));
+    child.signal(SIGKILL);
+    siginfo_t end{};
+    REQUIRE(::waitid(P_PID, static_cast<id_t>(child.pid()), &end, WEXITED | WNOWAIT) == 0);
+    REQUIRE(end.si_code == CLD_KILLED);
     if (!fs::exists(f.data()) || !files::is_known_good(f.root())) continue;
     ++known;
     CHECK(files::inspect(f.root()).condition == files::Condition::kGood);
@@ -235,17 +235,12 @@ TEST_CASE("clean mark: writers in two processes move it on for each other") {
   }
   std::optional cache = f.open();
   fill(*cache, 10, 10);
-  const pid_t child = fork();
-  if (child == 0) {
-    {
-      auto other = f.open();
-      fill(other, 20, 10);
-    }
-    ::_exit(0);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  CHECK(status == 0);
+  Child child([&](const Line&) {
+    auto other = f.open();
+    fill(other, 20, 10);
+    return true;
+  });
+  REQUIRE(child.succeeded());
   CHECK(files::is_known_good(f.root()));  // that process has closed it
   fill(*cache, 30, 10);
   cache.reset();
