@@ -288,6 +288,8 @@ class Search {
     key.has_record = true;
     if (intact) {
       note_replacement(key, header, bytes);
+      // Both count puts, as long as each takes a slot of its own.
+      reuses_slots_ = reuses_slots_ || header.generation != header.slot + std::uint64_t{1};
       candidates_.push_back(
           {header.key_hash, header.generation, static_cast<std::uint64_t>(bytes.data() - file_.data())});
     }
@@ -392,8 +394,11 @@ class Search {
     return zeros || (is_page && header.number != page && header.number < covered_.size());
   }
 
-  // Whether most of the file is missing at its end: by the meta pages, or where there is none by the leaves.
-  [[nodiscard]] bool is_mostly_gone() const {
+  // Whether so much of the file is missing at its end, by the meta pages, or where there is none by the
+  // leaves, that what is left need not show whether keys were put again: half of it, or an eighth if slots
+  // were used again, of which an older commit has one record each. (LMDB may leave out some pages at the
+  // end.)
+  [[nodiscard]] bool too_much_is_gone() const {
     std::uint64_t pages = 0;
     for (const auto& meta : lmdb::meta_pages(file_)) {
       if (meta) pages = std::max(pages, meta->last_page + 1);
@@ -401,7 +406,7 @@ class Search {
     if (pages == 0) {
       for (const Reference& reference : references_) pages = std::max(pages, reference.page + 1);
     }
-    return covered_.size() < pages / 2;
+    return covered_.size() < (reuses_slots_ ? pages - pages / 8 : pages / 2);
   }
 
   [[nodiscard]] bool is_current(const Candidate& candidate, const Key& key) const {
@@ -419,7 +424,7 @@ class Search {
     const auto stamps = read_stamps();
     // What is lost may have had a newer record of any key, with all that names it. That matters where keys
     // are put again with other tokens, and what is left of most files tells whether they are.
-    const bool nothing_else_is_sure = !is_last_ && (replaces_ || is_mostly_gone());
+    const bool nothing_else_is_sure = !is_last_ && (replaces_ || too_much_is_gone());
     for (const Candidate& candidate : candidates_) {
       remains_.next_generation = std::max(remains_.next_generation, candidate.generation + 1);
       const auto found = keys_.find(candidate.key_hash);
@@ -473,6 +478,7 @@ class Search {
   bool other_format_ = false;
   bool is_last_ = false;                                        // the snapshot is the last that was committed
   bool replaces_ = false;                                       // see note_replacement()
+  bool reuses_slots_ = false;                                   // see too_much_is_gone()
   std::unordered_map<std::uint64_t, rows::EntryChunk> chunks_;  // of the last snapshot, by number
   std::unordered_map<std::uint64_t, std::uint64_t> certain_;  // generations, by key hash; see find_certain()
   std::vector<std::uint64_t> displaced_;                      // key hashes; see find_certain()

@@ -12,7 +12,7 @@
 // may have been a newer one. An entry that was evicted or pruned may come back, its tokens are what its key
 // says, unless the last snapshot's entry rows show that it was removed: then there may have been a newer one
 // that was removed, too. Where two records of one key with different tokens show that this store has keys put
-// again, or most of the file is cut off and what is left may not show it, only entries are saved that the
+// again, or so much of the file is cut off that what is left may not show it, only entries are saved that the
 // last snapshot leads to and that their entry rows in it know: nobody knows what else was replaced by what is
 // lost.
 #pragma once

@@ -408,6 +408,28 @@ TEST_CASE("a file that was cut off gives what is left of it") {
   if (!replaced) CHECK(found > 100);
 }
 
+TEST_CASE("where slots were used again, a small part that is cut off may have had the last of any key") {
+  Fixture f;
+  Truth truth;
+  std::uint64_t whole = 0;
+  {
+    auto cache = f.open();
+    for (std::uint64_t i = 0; i < 100; ++i) truth.put(cache, key(i), ids(i, length_of(i)));
+    cache.flush();
+    for (std::uint64_t i = 0; i < 10; ++i) truth.put(cache, key(i), ids(1000 + i, length_of(i)));
+    cache.flush();
+    // The file has one record of each key now, and nothing of those before.
+    cache.compact();
+    whole = fs::file_size(f.data());
+    for (std::uint64_t i = 50; i < 60; ++i) truth.put(cache, key(i), ids(2000 + i, length_of(i)));
+  }
+  const Content bytes = content(f.data());
+  REQUIRE(whole < bytes.size() * 7 / 8);
+  REQUIRE(whole > bytes.size() / 2);
+  write(f.data(), Content(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(whole)));
+  open_and_check(f, truth);
+}
+
 TEST_CASE("the budget holds for what is saved, newest first") {
   Fixture f;
   {
