@@ -17,6 +17,7 @@
 
 #include "corpus.h"
 #include "lmdb_reader.h"
+#include "mapped_file.h"
 
 namespace {
 
@@ -47,6 +48,8 @@ struct Data {
     std::filesystem::create_directories(scratch / "copy");
     std::filesystem::copy_file(root / "data.mdb", scratch / "copy" / "data.mdb",
                                std::filesystem::copy_options::overwrite_existing);
+    read_in_order(root / "data.mdb");
+    read_in_order(scratch / "copy" / "data.mdb");
   }
 
   std::filesystem::path store;

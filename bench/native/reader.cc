@@ -116,13 +116,8 @@ Figures by_flat(const std::string& directory, bool everything) {
 
 Figures by_read(const std::string& file) {
   Pass pass(false);
-  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw std::runtime_error("cannot open " + file);
-  std::vector<char> buffer(1 << 20);
   pass.opened();
-  while (::read(fd, buffer.data(), buffer.size()) > 0) {
-  }
-  ::close(fd);
+  read_through(file);
   return pass.end();
 }
 

@@ -17,7 +17,7 @@ from rivals import RIVALS, rival_named
 
 from suite import memory, prepare
 from suite.corpus import Corpus
-from suite.machine import bytes_on_disk, drop_from_page_cache
+from suite.machine import bytes_on_disk, drop_from_page_cache, read_in_order
 from suite.prepare import SEED, Files, prepared, quickstart, warm_command
 from suite.processes import (
     BENCH,
@@ -92,6 +92,7 @@ class Context:
         corpus = self.corpus(length)
         if self._of != corpus.directory:
             self.close()
+            read_in_order(corpus.directory / "ids.npy")
             for name in self.names:
                 self._start(name, corpus)
             self._of = corpus.directory
@@ -102,7 +103,7 @@ class Context:
     def _start(self, name: str, corpus: Corpus) -> None:
         worker = None
         try:
-            prepared(corpus, rival_named(name))
+            read_in_order(prepared(corpus, rival_named(name)))
             worker = Worker(name, corpus.directory, self.data / "workers.log")
             greeting = worker.greeting()
             if greeting["unavailable"] is not None:
@@ -490,6 +491,7 @@ def cold(context: Context) -> Result:
     measures = {name: native(name, command) for name, command in natives.items()}
     measures |= {name: by_worker(name, worker) for name, worker in workers.items()}
     result = interleave("cold", measures, context.rounds, 0)
+    context.close()  # the page cache is as the last of them left it
     return result | {
         "title": "Cold page cache: open and sum every token; sequence length 2048",
         "unit": "ms",

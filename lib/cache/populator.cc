@@ -71,7 +71,8 @@ void Populator::loop() {
     if (waiting_.empty()) {
       all_ = false;
       const std::uint64_t size = environment_->page_count() * environment_->page_bytes();
-      for (std::uint64_t at = 0; at < size; at += kPieceBytes) waiting_.push_back({at, kPieceBytes});
+      for (std::uint64_t at = 0; at < size; at += kPieceBytes)
+        waiting_.push_back({at, std::min(kPieceBytes, size - at)});
       continue;
     }
     Range& first = waiting_.front();

@@ -27,6 +27,13 @@ constexpr std::uint64_t kMapBytes = std::uint64_t{1} << 40;
 constexpr std::uint64_t kSmallestMapBytes = std::uint64_t{1} << 32;
 constexpr std::array<const char*, kTableCount> kTableNames = {"records", "meta"};
 constexpr mdb_mode_t kFileMode = 0600;
+// Parts of at least this size are read in pieces that the processor can map as one.
+constexpr std::uint64_t kLargePageBytes = 2 << 20;
+
+// Of Linux 5.14, which headers of Debian 11 do not have yet.
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 
 // The one error map.
 Error error_of(int code, const char* doing, const std::filesystem::path& path) {
@@ -330,7 +337,23 @@ Error Environment::lock_file_error() const {
 }
 
 void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-  posix_fadvise(descriptor(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
+  // What posix_fadvise brings lies in the page cache page by page, whoever uses it later. What is touched in
+  // a mapping for which large pages are asked lies there in large pieces, if the file system has them, and is
+  // mapped by as few page faults: those of 380 MB took 50 ms, and take 2 (Linux 6.18, ext4). But it is read
+  // in pieces of as much, so this is for large parts only. Not by the environment's own mapping: its pages
+  // would count as this process's memory.
+  const int fd = descriptor();
+  if (bytes >= kLargePageBytes && offset % page_bytes() == 0) {
+    void* const base = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(offset));
+    if (base != MAP_FAILED) {
+      madvise(base, bytes, MADV_HUGEPAGE);
+      // Unlike a touch, it fails where the file has ended.
+      const bool done = madvise(base, bytes, MADV_POPULATE_READ) == 0;
+      munmap(base, bytes);
+      if (done) return;
+    }
+  }
+  posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
 }
 
 bool Environment::allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {

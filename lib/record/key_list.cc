@@ -62,15 +62,21 @@ std::vector<std::byte> pack_keys(std::span<const CacheKey> keys) {
   std::unordered_map<std::string_view, std::uint32_t> known;
   std::string text;
   std::string others;
+  std::string_view last;  // most keys have the suffix of the one before
+  std::uint32_t number = 0;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const std::string_view section = keys[i].section_id();
     const std::string_view suffix = std::string_view(keys[i].canonical()).substr(section.size());
-    const auto [found, fresh] = known.try_emplace(suffix, static_cast<std::uint32_t>(known.size()));
-    if (fresh) {
-      const auto size = static_cast<std::uint32_t>(suffix.size());
-      text.append(reinterpret_cast<const char*>(&size), sizeof size).append(suffix);
+    if (i == 0 || suffix != last) {
+      const auto [found, fresh] = known.try_emplace(suffix, static_cast<std::uint32_t>(known.size()));
+      if (fresh) {
+        const auto size = static_cast<std::uint32_t>(suffix.size());
+        text.append(reinterpret_cast<const char*>(&size), sizeof size).append(suffix);
+      }
+      number = found->second;
+      last = suffix;
     }
-    numbers[i] = found->second;
+    numbers[i] = number;
     if (const auto packed = rows::pack_section(section)) {
       sections[i] = *packed;
     } else {

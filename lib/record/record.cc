@@ -8,16 +8,25 @@
 #include <mutex>
 #include <new>
 
+#include "record/hash_avx2.h"
+
 namespace tokcask {
 
 namespace record {
 
 namespace {
 
+std::uint64_t hash(std::span<const std::byte> bytes, std::uint64_t seed) noexcept {
+#if defined(__x86_64__)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) return hash_avx2(bytes.data(), bytes.size(), seed);
+#endif
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+
 std::uint64_t checksum_of(Header header, std::span<const std::byte> payload) noexcept {
   header.checksum = 0;
-  const XXH64_hash_t seed = XXH3_64bits(&header, sizeof header);
-  return XXH3_64bits_withSeed(payload.data(), payload.size(), seed);
+  return hash(payload, XXH3_64bits(&header, sizeof header));
 }
 
 Header header_of(std::span<const std::byte> bytes) noexcept {

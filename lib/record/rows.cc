@@ -3,10 +3,20 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 
 namespace tokcask::rows {
 
 namespace {
+
+// The value of a lower-case hex digit, 16 of any other character.
+constexpr std::array<std::uint8_t, 256> kDigitOf = [] {
+  std::array<std::uint8_t, 256> digits{};
+  digits.fill(16);
+  for (std::size_t i = 0; i < 16; ++i)
+    digits[static_cast<std::uint8_t>("0123456789abcdef"[i])] = static_cast<std::uint8_t>(i);
+  return digits;
+}();
 
 // Appends plain values and text to a row.
 class Writer {
@@ -104,18 +114,15 @@ MetaKey MetaKey::of_path(Tag tag, std::string_view path) noexcept {
 
 std::optional<std::uint64_t> pack_section(std::string_view section_id) noexcept {
   if (section_id.size() != 16) return std::nullopt;
+  // Digits of a hash are random: branches on them would be guessed wrong every other time.
   std::uint64_t packed = 0;
+  std::uint8_t seen = 0;
   for (const char c : section_id) {
-    std::uint64_t digit = 0;
-    if (c >= '0' && c <= '9') {
-      digit = static_cast<std::uint64_t>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      digit = static_cast<std::uint64_t>(c - 'a') + 10;
-    } else {
-      return std::nullopt;
-    }
-    packed = packed << 4 | digit;
+    const std::uint8_t digit = kDigitOf[static_cast<std::uint8_t>(c)];
+    seen |= digit;
+    packed = packed << 4 | (digit & 15U);
   }
+  if (seen > 15) return std::nullopt;
   return packed;
 }
 

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -533,6 +534,26 @@ void drop(const std::filesystem::path& file) {
   close(fd);
 }
 
+// Page faults that touching all of a file takes. As many as its pieces in the page cache need.
+long faults_of(const std::filesystem::path& file, bool large_pages = false) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  const std::size_t size = std::filesystem::file_size(file);
+  void* const map = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  REQUIRE(map != MAP_FAILED);
+  close(fd);
+  if (large_pages) madvise(map, size, MADV_HUGEPAGE);
+  struct rusage before{};
+  struct rusage after{};
+  getrusage(RUSAGE_THREAD, &before);
+  for (std::size_t at = 0; at < size; at += 4096) {
+    static_cast<void>(*(static_cast<const volatile char*>(map) + at));
+  }
+  getrusage(RUSAGE_THREAD, &after);
+  munmap(map, size);
+  return after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt;
+}
+
 bool becomes(const std::function<bool()>& true_at_last) {
   for (int i = 0; i < 500; ++i) {
     if (true_at_last()) return true;
@@ -574,6 +595,36 @@ TEST_CASE("what is prefetched, and all of a store that is populated, comes into 
     auto cache = f.open({.read_only = true, .populate = true});
     CHECK(becomes([&] { return resident(f.data()) > 0.95; }));
   }
+}
+
+TEST_CASE("what is populated lies in the page cache in large pieces, where the file system has them") {
+  Fixture f;
+  {
+    auto cache = f.open();
+    for (std::uint64_t i = 0; i < 2000; ++i) cache.put(key(i), {.input_ids = ids(i, 3000)});
+  }
+  drop(f.data());
+  static_cast<void>(faults_of(f.data(), /*large_pages=*/true));
+  const long large = faults_of(f.data());
+  drop(f.data());
+  const int fd = ::open(f.data().c_str(), O_RDONLY | O_CLOEXEC);
+  constexpr off_t kPiece = 1 << 20;
+  for (off_t at = 0; at < static_cast<off_t>(std::filesystem::file_size(f.data())); at += kPiece) {
+    CHECK(posix_fadvise(fd, at, kPiece, POSIX_FADV_WILLNEED) == 0);
+  }
+  close(fd);
+  REQUIRE(becomes([&] { return resident(f.data()) > 0.95; }));
+  const long small = faults_of(f.data());
+  if (large * 4 > small) {
+    MESSAGE("this file system or kernel has no large pieces; nothing to be seen here");
+    return;
+  }
+  drop(f.data());
+  {
+    auto cache = f.open({.read_only = true, .populate = true});
+    REQUIRE(becomes([&] { return resident(f.data()) > 0.95; }));
+  }
+  CHECK(faults_of(f.data()) < small * 2 / 3);
 }
 
 TEST_CASE("prefetching takes any indices, and opening may populate the whole file") {

@@ -1,11 +1,13 @@
 #include "record/record.h"
 
 #include <doctest/doctest.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace tokcask::record {
@@ -106,6 +108,22 @@ TEST_CASE("the header lies as it is documented") {
   CHECK(u32(40) == 11);
   CHECK(static_cast<std::int32_t>(u32(48)) == -5);
   CHECK(u32(48 + 128) == 0);  // 21 ids take 84 bytes; the mask starts at 128
+}
+
+// A store may move to a machine with other instructions.
+TEST_CASE("the checksum is XXH3 whatever the processor can do") {
+  for (const bool mask : {false, true}) {
+    for (std::size_t n = 0; n < 3000; n += 1 + n / 7) {
+      CAPTURE(n);
+      auto bytes = encoded(n, mask);
+      Header header;
+      std::memcpy(&header, bytes.data(), sizeof header);
+      const std::uint64_t stored = std::exchange(header.checksum, 0);
+      const std::size_t payload = payload_bytes(n, mask);
+      CHECK(stored ==
+            XXH3_64bits_withSeed(bytes.data() + sizeof header, payload, XXH3_64bits(&header, sizeof header)));
+    }
+  }
 }
 
 TEST_CASE("keys are padded to multiples of 8 and keep their order") {
