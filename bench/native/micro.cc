@@ -138,28 +138,50 @@ std::vector<tokcask::Tokens> rows_of(const std::vector<std::optional<tokcask::To
   return rows;
 }
 
-// 64 random items into a padded int64 array; bytes are those written.
-void collate(benchmark::State& state) {
-  auto dataset = TokenDataset::open(data->store, data->corpus.keys());
-  const std::span order(data->order);
-  for (const std::size_t index : order) benchmark::DoNotOptimize(dataset.get(index));
+// 64 random items into a padded int64 array; bytes are those written. rows(begin) gives those from a place of
+// the random order on.
+template <typename Rows>
+void run_collate(benchmark::State& state, Rows rows_from) {
   const tokcask::Padding padding;
   std::vector<std::int64_t> out;
   std::size_t begin = 0;
   std::int64_t bytes = 0;
   for (auto _ : state) {
-    const auto views = dataset.get_many(order.subspan(begin, kBatch));
-    const std::vector<tokcask::Tokens> rows = rows_of(views);
-    const std::size_t cells = rows.size() * tokcask::padded_columns(rows, padding);
+    const auto& batch = rows_from(begin);
+    const std::size_t cells = batch.size() * tokcask::padded_columns(batch, padding);
     if (out.size() < cells) out.resize(cells);
-    tokcask::pad_rows(rows, padding, {.input_ids = std::span(out).first(cells)});
+    tokcask::pad_rows(batch, padding, {.input_ids = std::span(out).first(cells)});
     benchmark::ClobberMemory();
     bytes += static_cast<std::int64_t>(cells * sizeof(std::int64_t));
-    begin = begin + 2 * kBatch > order.size() ? 0 : begin + kBatch;
+    begin = begin + 2 * kBatch > data->order.size() ? 0 : begin + kBatch;
   }
   state.SetBytesProcessed(bytes);
 }
+
+void collate(benchmark::State& state) {
+  auto dataset = TokenDataset::open(data->store, data->corpus.keys());
+  const std::span order(data->order);
+  for (const std::size_t index : order) benchmark::DoNotOptimize(dataset.get(index));
+  std::vector<std::optional<tokcask::TokenView>> views;
+  run_collate(state, [&](std::size_t begin) {
+    views = dataset.get_many(order.subspan(begin, kBatch));
+    return rows_of(views);
+  });
+}
 BENCHMARK(collate);
+
+// The same without a store: from a list of where the ids lie in memory. What is missing are look-ups, checks,
+// noted accesses, and views that own what they show.
+void collate_bare(benchmark::State& state) {
+  auto dataset = TokenDataset::open(data->store, data->corpus.keys());
+  const auto views = dataset.get_many(data->order);  // checked, and kept
+  const std::vector<tokcask::Tokens> all = rows_of(views);
+  run_collate(state, [&](std::size_t begin) {
+    return std::vector<tokcask::Tokens>(all.begin() + static_cast<std::ptrdiff_t>(begin),
+                                        all.begin() + static_cast<std::ptrdiff_t>(begin + kBatch));
+  });
+}
+BENCHMARK(collate_bare);
 
 // Copies as many bytes as a typical batch has, from another place each time to the same.
 void collate_memcpy(benchmark::State& state) {

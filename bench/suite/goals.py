@@ -108,6 +108,7 @@ def goals(lengths: tuple[int, ...] = (2048, 8192)) -> list[Goal]:
             Goal("e", f"Megatron + pad_sequence / batch{at}", AT_LEAST, 5, over(f"batches-{length}", "Megatron, pad_sequence", "tokcask")),
             Goal("e", f"HF + its collator / batch{at}", AT_LEAST, 50, over(f"batches-{length}", "HF datasets, collator", "tokcask")),
             Goal("e", f"bytes written per second / memcpy's{at}", AT_LEAST, 0.6, over(micro, "collate", "collate_memcpy")),
+            Goal("e", f"batch in C++ / the same without look-ups and checks{at}", AT_MOST, 1.05, over(micro, "collate_bare", "collate")),
             Goal("h", f"store alone, rate / raw LMDB's{at}", AT_LEAST, 0.8, over(micro, "store_tokcask", "store_lmdb")),
         ]  # fmt: skip
     return [
