@@ -168,7 +168,8 @@ class TOKCASK_API TokenizedCache {
   // Replaces what is remembered for it. Pending until the next commit, like a put.
   void put_source_directory(std::string_view path, const SourceDirectory& files);
 
-  // The canonical hash of the tokenizer in file `path`, if remembered for a file of this identity.
+  // The canonical hash of the tokenizer in file `path`, if remembered for a file of this identity. Any text
+  // may stand for a path: of a content, for instance, which needs no identity.
   [[nodiscard]] std::optional<std::string> tokenizer_of_file(std::string_view path,
                                                              const FileIdentity& identity);
   void remember_tokenizer_file(std::string_view path, const FileIdentity& identity,

@@ -49,14 +49,8 @@ class PythonTokenizer final : public cli::Tokenizer {
   PythonTokenizer(const PythonTokenizer&) = delete;
   PythonTokenizer& operator=(const PythonTokenizer&) = delete;
 
-  [[nodiscard]] std::string sha256() const override {
-    const nb::gil_scoped_acquire acquire;
-    try {
-      return nb::cast<std::string>(tokenizer_.attr("sha256"));
-    } catch (const nb::python_error& error) {
-      throw std::runtime_error(describe(error));
-    }
-  }
+  [[nodiscard]] std::string sha256() const override { return text_of("sha256"); }
+  [[nodiscard]] std::string origin() const override { return text_of("origin"); }
 
   [[nodiscard]] TokenizerTraits traits() const override {
     const nb::gil_scoped_acquire acquire;
@@ -87,6 +81,15 @@ class PythonTokenizer final : public cli::Tokenizer {
   }
 
  private:
+  [[nodiscard]] std::string text_of(const char* attribute) const {
+    const nb::gil_scoped_acquire acquire;
+    try {
+      return nb::cast<std::string>(tokenizer_.attr(attribute));
+    } catch (const nb::python_error& error) {
+      throw std::runtime_error(describe(error));
+    }
+  }
+
   nb::object tokenizer_;
 };
 

@@ -39,10 +39,14 @@ int temporary_file() {
 
 class CountingTokenizer final : public cli::Tokenizer {
  public:
-  CountingTokenizer(std::string sha, std::shared_ptr<CountingLoader::Counts> counts)
-      : sha_(std::move(sha)), counts_(std::move(counts)) {}
+  CountingTokenizer(const std::string& content, std::shared_ptr<CountingLoader::Counts> counts)
+      : sha_(sha256_hex("test" + content)), origin_("origin " + content), counts_(std::move(counts)) {}
 
-  [[nodiscard]] std::string sha256() const override { return sha_; }
+  [[nodiscard]] std::string sha256() const override {
+    ++counts_->identified;
+    return sha_;
+  }
+  [[nodiscard]] std::string origin() const override { return origin_; }
   [[nodiscard]] std::vector<std::vector<std::int32_t>> encode_batch(std::span<const std::string_view> texts,
                                                                     std::size_t max_length) override {
     if (counts_->hook) counts_->hook();
@@ -52,6 +56,7 @@ class CountingTokenizer final : public cli::Tokenizer {
 
  private:
   std::string sha_;
+  std::string origin_;
   std::shared_ptr<CountingLoader::Counts> counts_;
   std::unique_ptr<cli::Tokenizer> bytes_ = cli::make_bytes_tokenizer();
 };
@@ -171,7 +176,7 @@ cli::TokenizerLoader CountingLoader::loader() {
     if (content.str().starts_with("not a tokenizer")) {
       throw Error(Errc::kInvalidArgument, file + " is not a tokenizer");
     }
-    return std::make_unique<CountingTokenizer>(sha256_hex("test" + content.str()), counts);
+    return std::make_unique<CountingTokenizer>(content.str(), counts);
   };
 }
 

@@ -82,18 +82,21 @@ class Environment {
 Outcome run(const std::vector<std::string>& args, const cli::TokenizerLoader& load = no_loader(),
             const cli::FormatRunner& formats = {});
 
-// The byte-level tokenizer as a tokenizer file: each content of the file has an identity of its own, and
-// loads and encoded texts are counted.
+// The byte-level tokenizer as a tokenizer file: each content of the file has an identity of its own, and an
+// origin
+// ("origin " and the content). Loads, identities that were computed, and encoded texts are counted.
 class CountingLoader {
  public:
   [[nodiscard]] cli::TokenizerLoader loader();
   [[nodiscard]] int loads() const noexcept { return counts_->loads; }
+  [[nodiscard]] int identified() const noexcept { return counts_->identified; }
   [[nodiscard]] int texts() const noexcept { return counts_->texts; }
   // Called before each batch is encoded.
   void on_batch(std::function<void()> hook) { counts_->hook = std::move(hook); }
 
   struct Counts {
     int loads = 0;
+    int identified = 0;
     int texts = 0;
     std::function<void()> hook;
   };

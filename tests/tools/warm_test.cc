@@ -257,6 +257,43 @@ TEST_CASE("warm: a remembered tokenizer identity that proves wrong is corrected"
   CHECK(f.warm()["tokenizer_loaded"] == false);
 }
 
+TEST_CASE(
+    "warm: the identity of a tokenizer is computed once per content, and again when memories of it differ") {
+  const Fixture f;
+  f.file("a", "alpha");
+  const std::string right = f.warm()["tokenizer_sha"];
+  CHECK(f.loader.identified() == 1);
+  int texts = 0;
+  const auto another_text = [&] {
+    f.file("b", "beta " + std::to_string(++texts));
+    return f.warm();
+  };
+  CHECK(another_text()["misses"] == 1);
+  CHECK(f.loader.loads() == 2);
+  CHECK(f.loader.identified() == 1);
+
+  const auto origin_of = [&] {
+    std::ostringstream content;
+    content << std::ifstream(f.tokenizer, std::ios::binary).rdbuf();
+    return "origin " + content.str();
+  };
+  {
+    TokenizedCache cache = TokenizedCache::open(f.store());
+    CHECK(cache.tokenizer_of_file(origin_of(), {}) == right);
+    cache.remember_tokenizer_file(origin_of(), {}, std::string(64, '0'));
+  }
+  CHECK(another_text()["tokenizer_sha"] == right);
+  CHECK(f.loader.identified() == 2);
+  CHECK(another_text()["tokenizer_sha"] == right);
+  CHECK(f.loader.identified() == 2);
+
+  // Another file with the same content: nothing is remembered of its path.
+  std::filesystem::copy_file(f.tokenizer, f.dir / "copy.json");
+  f.file("b", "beta again");
+  CHECK(f.warm({"--tokenizer", f.dir / "copy.json"})["tokenizer_sha"] == right);
+  CHECK(f.loader.identified() == 3);
+}
+
 TEST_CASE("warm: --rehash reads everything and changes nothing") {
   const Fixture f;
   for (int i = 0; i < 10; ++i) f.file(std::to_string(i), "text " + std::to_string(i));

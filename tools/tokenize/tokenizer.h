@@ -21,7 +21,12 @@ class Tokenizer {
 
   // Content identity, 64 lower-case hex digits: the same for the same vocabulary and rules, whatever padding
   // or truncation is set.
+  // Takes a while for a large vocabulary.
   [[nodiscard]] virtual std::string sha256() const = 0;
+
+  // What sha256() follows from, and nothing else: the content of the file that was loaded, and the versions
+  // of all that reads it. Empty where that is not known.
+  [[nodiscard]] virtual std::string origin() const { return {}; }
 
   // What is known of how it cuts, where that was established.
   [[nodiscard]] virtual TokenizerTraits traits() const { return {}; }

@@ -69,11 +69,7 @@ cli::Tokenizer& TokenizerSource::load(TokenizedCache& cache, corpus::SettleBudge
   const corpus::UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   FileIdentity before;
   const bool settled = fd.valid() && corpus::settle(fd.get(), budget, before);
-  tokenizer_ = load_file();
-  sha256_ = tokenizer_->sha256();
-  if (!is_sha256(sha256_)) {
-    throw Error(Errc::kInvalidArgument, "tokenizer " + path_ + ": its identity is not 64 hex digits");
-  }
+  load_file(cache);
   cache.declare_tokenizer(sha256_, tokenizer_->traits());
   struct stat after;
   if (settled && ::stat(path_.c_str(), &after) == 0 && corpus::identity_of(after) == before) {
@@ -82,17 +78,25 @@ cli::Tokenizer& TokenizerSource::load(TokenizedCache& cache, corpus::SettleBudge
   return *tokenizer_;
 }
 
-std::unique_ptr<cli::Tokenizer> TokenizerSource::load_file() {
-  std::unique_ptr<cli::Tokenizer> tokenizer;
+void TokenizerSource::load_file(TokenizedCache& cache) {
   try {
-    tokenizer = loader_(path_, jobs_);
+    tokenizer_ = loader_(path_, jobs_);
+    if (!tokenizer_) throw Error(Errc::kInvalidArgument, "tokenizer " + path_ + ": cannot be loaded");
+    // Two memories that agree, of where the file is and of what is in it, are believed: neither has a
+    // checksum.
+    const std::string origin = tokenizer_->origin();
+    const auto known = origin.empty() ? std::nullopt : cache.tokenizer_of_file(origin, {});
+    if (known && *known == sha256_) return;
+    sha256_ = tokenizer_->sha256();
+    if (!is_sha256(sha256_)) {
+      throw Error(Errc::kInvalidArgument, "tokenizer " + path_ + ": its identity is not 64 hex digits");
+    }
+    if (!origin.empty() && known != sha256_) cache.remember_tokenizer_file(origin, {}, sha256_);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
     throw Error(Errc::kInvalidArgument, "tokenizer " + path_ + ": " + error.what());
   }
-  if (!tokenizer) throw Error(Errc::kInvalidArgument, "tokenizer " + path_ + ": cannot be loaded");
-  return tokenizer;
 }
 
 }  // namespace tokcask::warm

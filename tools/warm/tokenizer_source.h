@@ -23,14 +23,16 @@ class TokenizerSource {
   // remembered if the file's identity can be relied on.
   [[nodiscard]] const std::string& sha256(TokenizedCache& cache, corpus::SettleBudget& budget);
 
-  // Loads the tokenizer if that has not been done. sha256() is the loaded one's from then on. Throws what the
-  // loader throws, Error(kInvalidArgument) in place of what is not an Error.
+  // Loads the tokenizer if that has not been done. sha256() is the loaded one's from then on: computed,
+  // unless the store remembers the same for the path and for the content. Throws what the loader throws,
+  // Error(kInvalidArgument) in place of what is not an Error.
   cli::Tokenizer& load(TokenizedCache& cache, corpus::SettleBudget& budget);
 
   [[nodiscard]] bool loaded() const noexcept { return tokenizer_ != nullptr; }
 
  private:
-  std::unique_ptr<cli::Tokenizer> load_file();
+  // Sets tokenizer_ and sha256_, which is that of a file at this path until then.
+  void load_file(TokenizedCache& cache);
 
   std::string path_;  // absolute, without links; empty for a built-in tokenizer
   const cli::TokenizerLoader& loader_;
