@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,7 @@ from tokcask._identity import sha256_of_file_tokenizer, truncation_traits
 
 
 class FileTokenizer:
-    """The tokenizer of a file, as `tokenizer(text, truncation=True, padding=False, max_length=n)`.
-
-    Called by one thread at a time.
-    """
+    """The tokenizer of a file, as `tokenizer(text, truncation=True, padding=False, max_length=n)`."""
 
     def __init__(self, file: str, jobs: int) -> None:
         """Loads `file` to run on `jobs` threads, 0 for as many as there are cores."""
@@ -37,6 +35,7 @@ class FileTokenizer:
         self._tokenizer.no_padding()
         self._direction: str = (self._tokenizer.truncation or {}).get("direction", "right").lower()
         self._max_length: int | None = None
+        self._changing = threading.Lock()
         # What the identity follows from.
         self.origin = (
             f"{hashlib.sha256(content).hexdigest()} "
@@ -56,9 +55,11 @@ class FileTokenizer:
         return truncation_traits(self._tokenizer, self._direction)
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Any]:
-        """One encoding per text, whose `ids` has at most max_length token ids."""
-        if max_length != self._max_length:
-            self._tokenizer.enable_truncation(max_length, direction=self._direction)
-            self._max_length = max_length
+        """One encoding per text, whose `ids` has at most max_length token ids. Several threads may tokenize at
+        once, to the same max_length: the library cannot change it meanwhile."""
+        with self._changing:
+            if max_length != self._max_length:
+                self._tokenizer.enable_truncation(max_length, direction=self._direction)
+                self._max_length = max_length
         encodings: list[Any] = self._encode_batch(texts)
         return encodings

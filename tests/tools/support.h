@@ -2,6 +2,7 @@
 // caught.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -91,13 +92,13 @@ class CountingLoader {
   [[nodiscard]] int loads() const noexcept { return counts_->loads; }
   [[nodiscard]] int identified() const noexcept { return counts_->identified; }
   [[nodiscard]] int texts() const noexcept { return counts_->texts; }
-  // Called before each batch is encoded.
+  // Called before each batch is encoded, by the thread that encodes it.
   void on_batch(std::function<void()> hook) { counts_->hook = std::move(hook); }
 
   struct Counts {
     int loads = 0;
     int identified = 0;
-    int texts = 0;
+    std::atomic<int> texts = 0;  // by several threads
     std::function<void()> hook;
   };
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -448,7 +449,7 @@ TEST_CASE("warm: a corpus larger than the cap keeps a subset that stays useful")
 TEST_CASE("warm: a tokenizer that fails half-way leaves what was done before") {
   Fixture f;
   for (int i = 0; i < 1500; ++i) f.file(std::to_string(i), "file " + std::to_string(i));
-  int batches = 0;
+  std::atomic<int> batches = 0;
   f.loader.on_batch([&] {
     if (++batches == 2) throw std::runtime_error("out of luck");
   });
@@ -457,9 +458,10 @@ TEST_CASE("warm: a tokenizer that fails half-way leaves what was done before") {
   CHECK(failed.json()["error"]["exit_code"] == cli::kExitIo);
   CHECK(failed.err.find("out of luck") != std::string::npos);
   f.loader.on_batch({});
+  // Either of two that are tokenized at once may be the second.
   const auto document = f.warm();
-  CHECK(document["hits"] == 1024);
-  CHECK(document["misses"] == 1500 - 1024);
+  CHECK((document["hits"] == 1024 || document["hits"] == 1500 - 1024));
+  CHECK(document["misses"].get<int>() == 1500 - document["hits"].get<int>());
 }
 
 TEST_CASE("warm: bad input ends with a message, the right code, and no store harmed") {

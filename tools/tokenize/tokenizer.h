@@ -32,7 +32,7 @@ class Tokenizer {
   [[nodiscard]] virtual TokenizerTraits traits() const { return {}; }
 
   // The ids of each text (valid UTF-8), cut to at most `max_length`, in the order given. Uses the cores it
-  // was loaded with. Called from one thread at a time. Throws on failure.
+  // was loaded with. Called from several threads at once, with the same `max_length`. Throws on failure.
   [[nodiscard]] virtual std::vector<std::vector<std::int32_t>> encode_batch(
       std::span<const std::string_view> texts, std::size_t max_length) = 0;
 };

@@ -49,7 +49,7 @@ struct Batch {
 // belong to the reader until next() returns it.
 class BatchReader {
  public:
-  static constexpr std::uint64_t kMaxBatchBytes = std::uint64_t{8} << 20;
+  static constexpr std::uint64_t kMaxBatchBytes = std::uint64_t{4} << 20;
   static constexpr std::size_t kMaxBatchFiles = 1024;
 
   BatchReader(Sources& sources, std::vector<std::uint32_t> work, corpus::SettleBudget& budget,

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <deque>
+#include <exception>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -182,46 +185,83 @@ class Run {
     }
   }
 
+  using Results = std::vector<std::vector<std::int32_t>>;
+  struct Tokenizing {
+    std::unique_ptr<const Batch> batch;
+    std::future<Results> results;  // waits when it is dropped
+  };
+
+  // Some batches at once: at the end of one most cores have nothing to do, while the longest texts of it are
+  // tokenized, and after that, while its results are taken over.
   void tokenize_misses() {
     cli::Tokenizer& tokenizer = tokenizer_.load(cache_, budget_);
     monitor_.begin("tokenizing", misses_.size());
+    const std::size_t at_once = jobs_ == 1 ? 1 : std::max(2U, jobs_ / 4);
     std::uint64_t done = 0;
+    std::exception_ptr failure;  // what else was tokenized is kept
     {
       BatchReader reader(*sources_, misses_, budget_, kept_);
-      while (!monitor_.stopped()) {
-        const std::optional<Batch> batch = reader.next();
-        if (!batch) break;
-        if (!batch->files.empty()) store_batch(*batch, tokenize(tokenizer, *batch));
-        for (const std::uint32_t index : batch->files) settle_file(index);
-        for (const std::uint32_t index : batch->dropped) settle_file(index);
-        done += batch->files.size() + batch->dropped.size();
+      std::deque<Tokenizing> begun;
+      bool more = true;
+      const auto succeeds = [&](const auto& act) {
+        try {
+          act();
+          return true;
+        } catch (...) {
+          if (!failure) failure = std::current_exception();
+          more = false;
+          return false;
+        }
+      };
+      for (;;) {
+        while (more && !monitor_.stopped() && begun.size() < at_once) {
+          succeeds([&] {
+            std::optional<Batch> batch = reader.next();
+            more = batch.has_value();
+            if (more) begun.push_back(begin(tokenizer, *std::move(batch)));
+          });
+        }
+        if (begun.empty()) break;
+        Tokenizing first = std::move(begun.front());
+        begun.pop_front();
+        const Batch& batch = *first.batch;
+        Results results;
+        if (!succeeds([&] { results = results_of(first); })) continue;
+        store_batch(batch, results);
+        for (const std::uint32_t index : batch.files) settle_file(index);
+        for (const std::uint32_t index : batch.dropped) settle_file(index);
+        done += batch.files.size() + batch.dropped.size();
         monitor_.advance(done);
       }
     }
+    if (failure) std::rethrow_exception(failure);
     // Only now does no other thread touch the files of unfinished directories.
     if (monitor_.stopped()) remember_unfinished();
   }
 
-  [[nodiscard]] std::vector<std::vector<std::int32_t>> tokenize(cli::Tokenizer& tokenizer,
-                                                                const Batch& batch) {
-    const std::vector<std::string_view> texts(batch.texts.begin(), batch.texts.end());
+  [[nodiscard]] Tokenizing begin(cli::Tokenizer& tokenizer, Batch read) const {
+    Tokenizing begun{std::make_unique<const Batch>(std::move(read)), {}};
     const auto max_length = static_cast<std::size_t>(options_.sequence_len);
-    double seconds = 0;
-    std::vector<std::vector<std::int32_t>> results;
-    {
-      const Stopwatch encoding(seconds);
-      results = tokenizer.encode_batch(texts, max_length);
-    }
-    figures_.seconds.tokenize += seconds;
+    begun.results = std::async(std::launch::async, [&tokenizer, max_length, batch = begun.batch.get()] {
+      const std::vector<std::string_view> texts(batch->texts.begin(), batch->texts.end());
+      return texts.empty() ? Results() : tokenizer.encode_batch(texts, max_length);
+    });
+    return begun;
+  }
+
+  [[nodiscard]] Results results_of(Tokenizing& begun) {
+    const Stopwatch waiting(figures_.seconds.tokenize);
+    Results results = begun.results.get();
+    const auto max_length = static_cast<std::size_t>(options_.sequence_len);
     const bool cut = std::all_of(results.begin(), results.end(),
                                  [&](const auto& ids) { return ids.size() <= max_length; });
-    if (results.size() != texts.size() || !cut) {
+    if (results.size() != begun.batch->texts.size() || !cut) {
       throw Error(Errc::kInvalidArgument, "the tokenizer returned too many ids or too few results");
     }
     return results;
   }
 
-  void store_batch(const Batch& batch, const std::vector<std::vector<std::int32_t>>& results) {
+  void store_batch(const Batch& batch, const Results& results) {
     const Stopwatch storing(figures_.seconds.store);
     for (std::size_t i = 0; i < batch.files.size(); ++i) {
       Tokens tokens;
