@@ -102,8 +102,6 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
                               const CacheKey& key, VerifyPolicy policy) const {
   Found found;
   if (!value) return found;
-  // check() reads the end of the record, too: so both waits for memory are one.
-  if (!value->empty()) __builtin_prefetch(&value->back());
   found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
   if (!found.record) return found;
   const record::Header& header = found.record->header;
@@ -172,9 +170,10 @@ std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
     {
       const std::lock_guard lock(read_mutex_);
       const lmdb::ReadTransaction& transaction = snapshot->transaction();
-      found =
-          look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()),
-                  key, run.options.verify);
+      const auto value = transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes());
+      // check() reads the end of the record, look_up() its header: so both waits for memory are one.
+      if (value && !value->empty()) __builtin_prefetch(&value->back());
+      found = look_up(transaction, value, key, run.options.verify);
     }
     check({&found, 1}, run.options.verify);
     if (found.record) {
