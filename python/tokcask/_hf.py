@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from tokcask import _core
+import tokcask
 
 from tokcask._identity import sha256_of_file_tokenizer, truncation_traits
 
@@ -39,7 +39,7 @@ class FileTokenizer:
         # What the identity follows from.
         self.origin = (
             f"{hashlib.sha256(content).hexdigest()} "
-            f"tokenizers {tokenizers.__version__} tokcask {_core.__version__}"
+            f"tokenizers {tokenizers.__version__} tokcask {tokcask.__version__}"
         )
         # Without offsets, which nobody asks for here.
         self._encode_batch = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)

@@ -31,7 +31,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def learns(losses: list[str]) -> bool:
-    return len(losses) == 10 and float(losses[-1]) < float(losses[0])
+    # By halves: one batch may be harder than another, and they are of the pages that change most.
+    values = [float(loss) for loss in losses]
+    return len(values) == 10 and sum(values[5:]) < sum(values[:5])
 
 
 def test_trl_sft(tmp_path: pathlib.Path, run: Run) -> None:
