@@ -138,8 +138,8 @@ std::vector<tokcask::Tokens> rows_of(const std::vector<std::optional<tokcask::To
   return rows;
 }
 
-// 64 random items into a padded int64 array; bytes are those written. rows(begin) gives those from a place of
-// the random order on.
+// 64 random items into a padded int64 array; bytes are those written. rows_from(begin) gives those from a
+// place of the random order on.
 template <typename Rows>
 void run_collate(benchmark::State& state, Rows rows_from) {
   const tokcask::Padding padding;

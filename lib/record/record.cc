@@ -18,8 +18,7 @@ namespace {
 
 std::uint64_t hash(std::span<const std::byte> bytes, std::uint64_t seed) noexcept {
 #if defined(__x86_64__)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
-  if (has_avx2) return hash_avx2(bytes.data(), bytes.size(), seed);
+  if (__builtin_cpu_supports("avx2")) return hash_avx2(bytes.data(), bytes.size(), seed);
 #endif
   return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
 }

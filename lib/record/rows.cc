@@ -9,12 +9,14 @@ namespace tokcask::rows {
 
 namespace {
 
+constexpr char kDigits[] = "0123456789abcdef";
+
 // The value of a lower-case hex digit, 16 of any other character.
 constexpr std::array<std::uint8_t, 256> kDigitOf = [] {
   std::array<std::uint8_t, 256> digits{};
   digits.fill(16);
   for (std::size_t i = 0; i < 16; ++i)
-    digits[static_cast<std::uint8_t>("0123456789abcdef"[i])] = static_cast<std::uint8_t>(i);
+    digits[static_cast<std::uint8_t>(kDigits[i])] = static_cast<std::uint8_t>(i);
   return digits;
 }();
 
@@ -134,7 +136,6 @@ bool is_current(std::span<const std::byte> chunk, std::uint32_t slot, std::uint6
 }
 
 void unpack_section(std::uint64_t packed, std::string& out) {
-  constexpr char kDigits[] = "0123456789abcdef";
   out.resize(16);
   for (std::size_t i = 16; i-- > 0; packed >>= 4) out[i] = kDigits[packed & 15];
 }

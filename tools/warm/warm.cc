@@ -239,12 +239,13 @@ class Run {
     if (monitor_.stopped()) remember_unfinished();
   }
 
+  [[nodiscard]] std::size_t max_length() const { return static_cast<std::size_t>(options_.sequence_len); }
+
   [[nodiscard]] Tokenizing begin(cli::Tokenizer& tokenizer, Batch read) const {
     Tokenizing begun{std::make_unique<const Batch>(std::move(read)), {}};
-    const auto max_length = static_cast<std::size_t>(options_.sequence_len);
-    begun.results = std::async(std::launch::async, [&tokenizer, max_length, batch = begun.batch.get()] {
+    begun.results = std::async(std::launch::async, [this, &tokenizer, batch = begun.batch.get()] {
       const std::vector<std::string_view> texts(batch->texts.begin(), batch->texts.end());
-      return texts.empty() ? Results() : tokenizer.encode_batch(texts, max_length);
+      return texts.empty() ? Results() : tokenizer.encode_batch(texts, max_length());
     });
     return begun;
   }
@@ -252,9 +253,8 @@ class Run {
   [[nodiscard]] Results results_of(Tokenizing& begun) {
     const Stopwatch waiting(figures_.seconds.tokenize);
     Results results = begun.results.get();
-    const auto max_length = static_cast<std::size_t>(options_.sequence_len);
     const bool cut = std::all_of(results.begin(), results.end(),
-                                 [&](const auto& ids) { return ids.size() <= max_length; });
+                                 [&](const auto& ids) { return ids.size() <= max_length(); });
     if (results.size() != begun.batch->texts.size() || !cut) {
       throw Error(Errc::kInvalidArgument, "the tokenizer returned too many ids or too few results");
     }
