@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from tokcask._exchange._export import ExportReport, export_tokens
     from tokcask._exchange._import import ImportReport, import_tokens
     from tokcask._identity import tokenizer_sha256
-    from tokcask._pretokenize import TokenizationStats, pretokenize_rows
+    from tokcask._pretokenize import LazyRows, TokenizedRows, pretokenize_rows
+    from tokcask._rows import TokenizationStats, key_for
 
     __version__: str
 
@@ -47,16 +48,19 @@ __all__ = [
     "Explanation",
     "ExportReport",
     "ImportReport",
+    "LazyRows",
     "MergeReport",
     "MissingEntryError",
     "ReadOnlyError",
     "TokenizationStats",
     "TokenizedCache",
+    "TokenizedRows",
     "UnsupportedError",
     "VerifyReport",
     "__version__",
     "export_tokens",
     "import_tokens",
+    "key_for",
     "merge",
     "pretokenize_rows",
     "section_id",
@@ -87,7 +91,8 @@ _HOMES = {
     "tokcask._exchange._export": ("ExportReport", "export_tokens"),
     "tokcask._exchange._import": ("ImportReport", "import_tokens"),
     "tokcask._identity": ("tokenizer_sha256",),
-    "tokcask._pretokenize": ("TokenizationStats", "pretokenize_rows"),
+    "tokcask._pretokenize": ("LazyRows", "TokenizedRows", "pretokenize_rows"),
+    "tokcask._rows": ("TokenizationStats", "key_for"),
 }
 
 

@@ -12,6 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from tokcask._code import is_a
+
 _THREADS = os.cpu_count() or 1
 
 
@@ -26,11 +28,6 @@ def is_batch_tokenizer(candidate: Any) -> bool:
     return isinstance(getattr(candidate, "sha256", None), str) and callable(
         getattr(candidate, "encode_batch", None)
     )
-
-
-def is_a(thing: Any, name: str) -> bool:
-    """Whether its class, or one that this is derived from, is called so, e.g. "tiktoken.core.Encoding"."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(thing).__mro__)
 
 
 def _is_sentencepiece(thing: Any) -> bool:
@@ -56,6 +53,11 @@ def adapted(tokenizer: Any) -> Any:
         return Mistral(tokenizer)
     if callable(tokenizer):
         return tokenizer
+    if isinstance(tokenizer, (str, os.PathLike)):
+        raise TypeError(
+            f"tokenizer is the name {os.fspath(tokenizer)!r}; pass the tokenizer itself: "
+            f"transformers.AutoTokenizer.from_pretrained({os.fspath(tokenizer)!r})"
+        )
     raise TypeError(
         f"a {type(tokenizer).__name__} cannot be called with a text; wrap it: "
         "transformers.PreTrainedTokenizerFast(tokenizer_object=...) if it is of the library tokenizers, "

@@ -1,17 +1,24 @@
-"""From sections to their tokens, by whatever tokenizer there is."""
+"""From sections to their tokens, by whatever tokenizer there is, and without changing it."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import contextlib
+import copy
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from tokcask._adapters import is_batch_tokenizer
+from tokcask._adapters import digest, is_batch_tokenizer
 from tokcask._arrays import as_int32
+from tokcask._code import calls_only_its_backend, is_of_transformers
 from tokcask._core import CachedTokens
+from tokcask._identity import truncation_traits
+
+LOSS_MASK = "tokcask-loss-mask:"
+"""How the tokenizer part of a key begins whose entry has a loss mask in the place of its attention mask."""
 
 
 @runtime_checkable
@@ -41,14 +48,25 @@ class BatchTokenizer(Protocol):
 
 
 @dataclass(frozen=True)
+class Chat:
+    """A conversation, and what goes to its template with it."""
+
+    messages: Sequence[Any]
+    options: Mapping[str, Any]
+    """Arguments of apply_chat_template()."""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A row's text or messages, and its identity."""
+    """What is tokenized of a row, and its identity."""
 
     id: str
-    text: str | None = None
-    messages: Sequence[Any] | None = None
-    tools: Any = None
-    template_options: Mapping[str, Any] = field(default_factory=dict)
+    text: str
+    """A row's text, or what the template makes of its messages."""
+    special_tokens: bool = True
+    """Whether the tokenizer adds its own, as it does to a text; a template has them all."""
+    chat: Chat | None = None
+    """Where the ids may be others than those of the rendered text, or a mask is wanted too."""
 
 
 @dataclass(frozen=True)
@@ -59,128 +77,139 @@ class Recipe:
     cut: Literal["tokenizer", "keep_start", "keep_end"] = "tokenizer"
     """By the tokenizer, which may keep a special token at the end; or all is tokenized first."""
     assistant_mask: bool = False
-    """The attention mask holds which tokens are the assistant's, and of text all."""
-    chat_template: str | None = None
+    """The attention mask holds which tokens are the assistant's."""
 
     def shorten(self, values: Any) -> Any:
         return values[-self.length :] if self.cut == "keep_end" else values[: self.length]
 
+    def identity(self, tokenizer_sha: str) -> str:
+        """The tokenizer part of the keys. Entries that the tokenizer alone would not make have one of their own, and so
+        have what is declared of how they are cut."""
+        if self.cut == "tokenizer" and not self.assistant_mask:
+            return tokenizer_sha
+        return (LOSS_MASK if self.assistant_mask else "") + digest(
+            [tokenizer_sha, self.cut, self.assistant_mask]
+        )
+
+    def traits(self, tokenizers_own: tuple[bool, bool]) -> tuple[bool, bool]:
+        """cuts_at_length and cuts_to_prefix of TokenizedCache.declare_tokenizer(), for identity()."""
+        return tokenizers_own if self.cut == "tokenizer" else (True, self.cut == "keep_start")
+
 
 class Encoder:
-    """A tokenizer under one recipe.
+    """A tokenizer under one recipe. The caller's object is not changed, and may be used by other threads.
 
     in_flight   how many threads may call make() at once to keep all cores busy; 0 for none but the caller's
+    traits      what is known of how the tokenizer cuts; see truncation_traits()
     """
 
     def __init__(self, tokenizer: Any, recipe: Recipe) -> None:
         self._tokenizer = tokenizer
         self._recipe = recipe
         self._plugged = is_batch_tokenizer(tokenizer)
-        self._backend = None if self._plugged else _backend_behind(tokenizer)
+        self._backend: Any = None
         self._options: dict[str, Any] = (
             {"truncation": True, "max_length": recipe.length} if recipe.cut == "tokenizer" else {}
         )
         self.in_flight = 0
-        if self._backend is not None:
-            self._prepare_backend()
+        self.traits = (False, False)
+        if self._plugged:
+            at_length, to_prefix = getattr(tokenizer, "traits", self.traits)
+            self.traits = (bool(at_length), bool(to_prefix))
+        elif calls_only_its_backend(tokenizer):
+            self._use_backend()
             self.in_flight = 2
+        self._called: Any = None
+        self._turn = threading.Lock()
 
-    def _prepare_backend(self) -> None:
-        """Sets what each call of the tokenizer would set."""
-        base: Any = importlib.import_module("transformers.tokenization_utils_base")
-        cuts = self._recipe.cut == "tokenizer"
-        self._tokenizer.set_truncation_and_padding(
-            padding_strategy=base.PaddingStrategy.DO_NOT_PAD,
-            truncation_strategy=base.TruncationStrategy.LONGEST_FIRST
-            if cuts
-            else base.TruncationStrategy.DO_NOT_TRUNCATE,
-            max_length=self._recipe.length if cuts else None,
-            stride=0,
-            pad_to_multiple_of=None,
-            padding_side=None,
-        )
-        backend: Any = self._backend
+    def _use_backend(self) -> None:
+        """Takes a copy of the backend, and sets what a call of the tokenizer would set."""
+        original, side = self._tokenizer.backend_tokenizer, self._tokenizer.truncation_side
+        backend = self._backend = _copied(original)
+        self.traits = truncation_traits(backend, side)
+        backend.no_padding()
+        backend.no_truncation()
+        if self._recipe.cut == "tokenizer":
+            backend.enable_truncation(self._recipe.length, direction=side)
         backend.encode_special_tokens = self._tokenizer.split_special_tokens
         # Without offsets, which nobody asks for here.
-        self._encode: Callable[..., list[Any]] = getattr(backend, "encode_batch_fast", backend.encode_batch)
+        self._encode = getattr(backend, "encode_batch_fast", backend.encode_batch)
 
     def make(self, sections: list[Section]) -> dict[str, CachedTokens]:
         """The tokens of each section, by its id."""
-        texts = [section for section in sections if section.messages is None]
-        chats = [section for section in sections if section.messages is not None]
-        made = {}
-        if texts:
-            made.update(self._texts(texts))
-        if chats and self._recipe.assistant_mask:
-            made.update({section.id: self._assistant(section) for section in chats})
-        elif chats and self._backend is not None:
-            rendered = [self._chat(section, tokenize=False) for section in chats]
-            made.update(self._by_backend(chats, rendered, add_special_tokens=False))
-        else:
-            for section in chats:
-                made[section.id] = self._of(
-                    self._chat(section, tokenize=True, return_dict=True, **self._options)
-                )
+        made = {section.id: self._conversation(section) for section in sections if section.chat is not None}
+        for special_tokens in (True, False):
+            texts = [
+                section
+                for section in sections
+                if section.chat is None and section.special_tokens == special_tokens
+            ]
+            if texts:
+                made.update(self._texts(texts, special_tokens))
         return made
 
-    def _texts(self, sections: list[Section]) -> dict[str, CachedTokens]:
-        texts = [section.text or "" for section in sections]
+    def _texts(self, sections: list[Section], special_tokens: bool) -> dict[str, CachedTokens]:
+        texts = [section.text for section in sections]
+        made: list[tuple[Any, Any]]
         if self._backend is not None:
-            return self._by_backend(sections, texts, add_special_tokens=True)
+            return {
+                section.id: CachedTokens(_read_only(np.array(self._recipe.shorten(encoding.ids), np.int32)))
+                for section, encoding in zip(
+                    sections, self._encode(texts, add_special_tokens=special_tokens), strict=True
+                )
+            }
         if self._plugged:
             results = self._tokenizer.encode_batch(texts, self._recipe.length)
             if len(results) != len(texts):
                 raise ValueError(f"encode_batch() returned {len(results)} results for {len(texts)} texts")
-            return {
-                section.id: self._cut(getattr(result, "ids", result), None)
-                for section, result in zip(sections, results, strict=True)
-            }
-        if getattr(self._tokenizer, "is_fast", False):
-            batch = self._tokenizer(text=texts, padding=False, **self._options)
-            masks = batch.get("attention_mask") or [None] * len(texts)
-            return {
-                section.id: self._cut(ids, mask)
-                for section, ids, mask in zip(sections, batch["input_ids"], masks, strict=True)
-            }
-        return {
-            section.id: self._of(self._tokenizer(text=text, padding=False, **self._options))
-            for section, text in zip(sections, texts, strict=True)
-        }
+            made = [(getattr(result, "ids", result), None) for result in results]
+        else:
+            made = self._call(texts)
+        return {section.id: self._cut(ids, mask) for section, (ids, mask) in zip(sections, made, strict=True)}
 
-    def _by_backend(
-        self, sections: list[Section], texts: list[str], *, add_special_tokens: bool
-    ) -> dict[str, CachedTokens]:
-        encodings = self._encode(texts, add_special_tokens=add_special_tokens)
-        return {
-            section.id: CachedTokens(_read_only(np.array(self._recipe.shorten(encoding.ids), np.int32)))
-            for section, encoding in zip(sections, encodings, strict=True)
-        }
+    def _call(self, texts: list[str]) -> list[tuple[Any, Any]]:
+        with self._callable() as tokenizer:
+            if getattr(tokenizer, "is_fast", False):
+                batch = tokenizer(text=texts, padding=False, **self._options)
+                masks = batch.get("attention_mask") or [None] * len(texts)
+                return list(zip(batch["input_ids"], masks, strict=True))
+            results = [tokenizer(text=text, padding=False, **self._options) for text in texts]
+        return [(result["input_ids"], result.get("attention_mask")) for result in results]
 
-    def _chat(self, section: Section, **how: Any) -> Any:
-        if not hasattr(self._tokenizer, "apply_chat_template"):
-            raise TypeError(
-                f"{type(self._tokenizer).__name__} has no apply_chat_template(), which rows with messages need; "
-                "use the tokenizer of transformers for them"
+    def _conversation(self, section: Section) -> CachedTokens:
+        assert section.chat is not None
+        masked = self._recipe.assistant_mask
+        options = {
+            **section.chat.options,
+            **({"return_assistant_tokens_mask": True} if masked else self._options),
+        }
+        with self._callable() as tokenizer:
+            made = tokenizer.apply_chat_template(
+                section.chat.messages, **options, tokenize=True, return_dict=True
             )
-        options: dict[str, Any] = {"add_generation_prompt": False, **section.template_options, **how}
-        if section.tools is not None:
-            options["tools"] = section.tools
-        if self._recipe.chat_template is not None:
-            options["chat_template"] = self._recipe.chat_template
-        return self._tokenizer.apply_chat_template(section.messages, **options)
-
-    def _assistant(self, section: Section) -> CachedTokens:
-        made = self._chat(section, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        if not masked:
+            return self._cut(made["input_ids"], made.get("attention_mask"))
         mask = made.get("assistant_masks")
         if mask is None or 1 not in mask:
             raise ValueError(
                 "a conversation has no tokens of the assistant; the chat template may lack {% generation %}: "
-                f"{str(section.messages)[:200]}"
+                f"{section.text[:200]!r}"
             )
         return self._cut(made["input_ids"], mask)
 
-    def _of(self, made: Mapping[str, Any]) -> CachedTokens:
-        return self._cut(made["input_ids"], made.get("attention_mask"))
+    @contextlib.contextmanager
+    def _callable(self) -> Iterator[Any]:
+        """A tokenizer to be called: a copy of one of transformers, whose calls set truncation and padding for all who
+        use it. What only behaves like one is called as it is, and its backend gets them back."""
+        with self._turn:
+            if self._called is None:
+                fast = is_of_transformers(self._tokenizer) and getattr(self._tokenizer, "is_fast", False)
+                self._called = _copied(self._tokenizer) if fast else self._tokenizer
+            if self._called is not self._tokenizer:
+                yield self._called
+                return
+            with _left_as_it_was(self._called):
+                yield self._called
 
     def _cut(self, input_ids: Any, attention_mask: Any) -> CachedTokens:
         def array(values: Any, name: str) -> Any:
@@ -193,17 +222,34 @@ class Encoder:
         return CachedTokens(array(input_ids, "input_ids"), mask)
 
 
+def _copied(tokenizer: Any) -> Any:
+    """A copy, because a call of a fast tokenizer sets truncation and padding for all who use it."""
+    try:
+        return copy.deepcopy(tokenizer)
+    except Exception as error:  # the library raises Exception itself, for parts written in Python
+        raise ValueError(
+            f"this {type(tokenizer).__name__} cannot be copied ({error}), and calling it would change its truncation "
+            "for all who use it; pass a tokenizer without parts written in Python, or a tokcask.BatchTokenizer"
+        ) from error
+
+
+@contextlib.contextmanager
+def _left_as_it_was(tokenizer: Any) -> Iterator[None]:
+    """Gives the backend of what only behaves like a tokenizer its truncation and padding back after a call."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not hasattr(backend, "no_truncation"):
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        if backend.truncation != truncation:
+            backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
+        if backend.padding != padding:
+            backend.no_padding() if padding is None else backend.enable_padding(**padding)
+
+
 def _read_only(array: Any) -> Any:
     array.flags.writeable = False
     return array
-
-
-def _backend_behind(tokenizer: Any) -> Any:
-    """The tokenizers.Tokenizer that a call of this tokenizer does nothing but call, or None."""
-    kind = type(tokenizer)
-    for name in ("__call__", "_encode_plus", "set_truncation_and_padding"):
-        home = getattr(getattr(kind, name, None), "__module__", "")
-        if not home.startswith("transformers.tokenization_utils"):
-            return None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend if hasattr(backend, "encode_batch") and hasattr(backend, "to_str") else None

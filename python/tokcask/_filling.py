@@ -35,19 +35,26 @@ class Store:
         self, cache: TokenizedCache, tokenizer_sha: str, sequence_len: int, *, alone: bool = False
     ) -> None:
         self._cache = cache
-        self._tokenizer_sha = tokenizer_sha
+        self.tokenizer_sha = tokenizer_sha
         self._sequence_len = sequence_len
-        self._claims = None if cache.read_only or alone else Claims(str(cache.root))
+        self._shared = not (cache.read_only or alone)
+        self._claims: Claims | None = None
+        self.watch()
+
+    def watch(self) -> None:
+        """To be called before a look-up whose misses go to fill(): what others fill from now on is noticed there."""
+        if self._shared:
+            self._claims = Claims(str(self._cache.root))
 
     def key(self, section: str) -> CacheKey:
-        return CacheKey(section, self._tokenizer_sha, self._sequence_len)
+        return CacheKey(section, self.tokenizer_sha, self._sequence_len)
 
     def declare(self, traits: tuple[bool, bool]) -> None:
         """Lets entries of other lengths serve, as far as it is known how the tokenizer cuts."""
         at_length, to_prefix = traits
         if at_length or to_prefix:
             self._cache.declare_tokenizer(
-                self._tokenizer_sha, cuts_at_length=at_length, cuts_to_prefix=to_prefix
+                self.tokenizer_sha, cuts_at_length=at_length, cuts_to_prefix=to_prefix
             )
 
     def find(self, sections: list[str]) -> Made:
@@ -62,7 +69,7 @@ class Store:
         make: Callable[[list[Item]], Made],
         *,
         in_flight: int = 0,
-        took: Callable[[Made, bool], None],
+        took: Callable[[Mapping[str, CachedTokens], bool], None],
     ) -> float:
         """Has make() tokenize what find() did not find, and stores it; returns the seconds make() took.
 
@@ -107,7 +114,7 @@ class _Filling:
         claims: Claims,
         missing: Mapping[str, Item],
         make: Callable[[list[Item]], Made],
-        took: Callable[[Made, bool], None],
+        took: Callable[[Mapping[str, CachedTokens], bool], None],
     ) -> None:
         self._store = store
         self._claims = claims

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import OrderedDict
 from typing import Any
 
 from tokcask._adapters import adapted, content_of_python_tokenizer, digest, is_batch_tokenizer
+from tokcask._code import calls_only_its_backend, code_of_tokenizer
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
+# Identities of the last serializations, by their SHA-256.
+_known: OrderedDict[bytes, str] = OrderedDict()
+_KNOWN = 16
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """The identity of a tokenizer, 64 hexadecimal digits: the same for the same vocabulary and rules.
+    """The identity of what a tokenizer makes of a text, 64 hexadecimal digits: the same for the same vocabulary and
+    rules.
 
     Takes a fast tokenizer of transformers or a tokenizers.Tokenizer. Hashed is the backend's serialization
     as canonical JSON, without padding and truncation: these are state, which every call may set. What a
-    transformers tokenizer adds to its backend is hashed too where there is any: the chat template, bos_token
-    and eos_token, other special tokens that the template names, truncation on the left, add_bos_token and
-    add_eos_token, split_special_tokens. So a plain wrapper has the identity of its backend.
+    transformers tokenizer adds to its backend is hashed too where there is any: truncation on the left,
+    add_bos_token and add_eos_token, split_special_tokens, and the Python code of a class of one's own that changes a
+    call. So a plain wrapper has the identity of its backend.
+
+    Not hashed, because they change no id of a text: the chat template, bos_token, eos_token. The section id of a
+    conversation is made of the text that the template renders; see key_for().
 
     Takes also, by content again: transformers tokenizers over SentencePiece or mistral-common; a
     SentencePieceProcessor; a tiktoken.Encoding, by its ranks, pattern and special tokens; MistralTokenizer and
     its parts of mistral-common. And a BatchTokenizer, which says itself what its sha256 is.
 
-    Not seen: Python code that changes what a tokenizer returns, as a subclass with methods of its own may.
+    Not seen: what Python code of one's own reads outside of itself, as in an attribute or a file.
 
-    Leaves the tokenizer as it was. Takes half a second for 130,000 tokens, and is not cached, because a
-    tokenizer can be changed. TypeError or ValueError for one whose whole content cannot be told, e.g. one
-    written in Python.
+    Leaves the tokenizer as it was, and may be called while other threads use it. Takes half a second for 130,000
+    tokens the first time, then a fifth of that: it is computed once per content. TypeError or ValueError for a
+    tokenizer whose whole content cannot be known, e.g. one written in Python, and for one that draws at random (BPE
+    with dropout).
     """
     if _is_backend(tokenizer):
         recipe = {"split_special_tokens": True} if getattr(tokenizer, "encode_special_tokens", False) else {}
@@ -37,7 +48,7 @@ def tokenizer_sha256(tokenizer: Any) -> str:
         return _sha256(backend, _recipe(tokenizer))
     content = content_of_python_tokenizer(tokenizer)
     if content is not None:
-        return digest({"content": content, **_recipe(tokenizer)})
+        return digest({"content": content, **_recipe(tokenizer), **_special_tokens(tokenizer)})
     return _sha256_of_other(tokenizer)
 
 
@@ -62,13 +73,14 @@ def _sha256_of_other(tokenizer: Any) -> str:
     return sha
 
 
-def traits_of(tokenizer: Any) -> tuple[bool, bool]:
-    """truncation_traits() of any tokenizer; what is not known does not hold."""
+def cuts_to_prefix(tokenizer: Any) -> bool:
+    """Whether a text that is cut by the tokenizer has the first ids of the whole text, by what it is made of."""
     if is_batch_tokenizer(tokenizer):
-        at_length, to_prefix = getattr(tokenizer, "traits", (False, False))
-        return bool(at_length), bool(to_prefix)
-    return truncation_traits(
-        getattr(tokenizer, "backend_tokenizer", None), getattr(tokenizer, "truncation_side", "right")
+        return bool(getattr(tokenizer, "traits", (False, False))[1])
+    return (
+        calls_only_its_backend(tokenizer)
+        and tokenizer.truncation_side == "right"
+        and _adds_nothing_after(tokenizer.backend_tokenizer.post_processor)
     )
 
 
@@ -90,7 +102,8 @@ def truncation_traits(backend: Any, truncation_side: str) -> tuple[bool, bool]:
     cuts on the right and nothing is added after the text, as the post-processor's own description tells. Both
     are tried out as well: what is not seen to hold is not said to.
 
-    backend is a tokenizers.Tokenizer, which is left as it was. (False, False) for any other.
+    backend is a tokenizers.Tokenizer that no other thread uses meanwhile; it is left as it was. (False, False) for any
+    other.
     """
     if not _is_backend(backend):
         return False, False
@@ -161,41 +174,66 @@ def _recipe(tokenizer: Any) -> dict[str, Any]:
     for name in ("add_bos_token", "add_eos_token", "split_special_tokens"):
         if getattr(tokenizer, name, False):
             recipe[name] = True
-    for name in _SPECIAL_TOKENS:
-        token = getattr(tokenizer, name, None)
-        if token is not None:
-            recipe[name] = str(token)
-    template = getattr(tokenizer, "chat_template", None)
-    if template:
-        recipe["chat_template"] = template
-        # Other special tokens count only where the template can show them: setting pad_token is common and
-        # changes nothing.
-        source = json.dumps(template)
-        for name, token in getattr(tokenizer, "special_tokens_map", {}).items():
-            if name not in _SPECIAL_TOKENS and name in source:
-                recipe[name] = [str(item) for item in token] if isinstance(token, list) else str(token)
+    code = code_of_tokenizer(tokenizer)
+    if code is not None:
+        recipe["code"] = code
     return recipe
 
 
+def _special_tokens(tokenizer: Any) -> dict[str, str]:
+    """Those that a tokenizer written in Python may add by itself."""
+    tokens = ((name, getattr(tokenizer, name, None)) for name in _SPECIAL_TOKENS)
+    return {name: str(token) for name, token in tokens if token is not None}
+
+
 def _sha256(backend: Any, recipe: dict[str, Any]) -> str:
-    identity = digest(_content(backend))
+    identity = _identity_of(backend)
     return digest({"backend": identity, **recipe}) if recipe else identity
 
 
-def _content(backend: Any) -> dict[str, Any]:
-    name = type(backend).__name__
+def _identity_of(backend: Any) -> str:
+    serialized = _serialized(backend)
+    place = hashlib.sha256(serialized.encode()).digest()
+    identity = _known.get(place)
+    if identity is None:
+        identity = _known[place] = digest(_content(type(backend).__name__, serialized))
+        while len(_known) > _KNOWN:
+            _known.popitem(last=False)
+    return identity
+
+
+def _serialized(backend: Any) -> str:
     try:
-        content = json.loads(backend.to_str())
+        serialized = backend.to_str()
+        if not isinstance(serialized, str):
+            raise TypeError(f"to_str() returned {type(serialized).__name__}")
+        return serialized
     except Exception as error:  # the library raises Exception itself, e.g. for parts written in Python
-        raise ValueError(
-            f"the content of this {name} cannot be identified: it cannot be serialized ({error}); "
-            "pass a tokenizer without parts written in Python"
-        ) from error
+        raise _not_serializable(type(backend).__name__, error) from error
+
+
+def _not_serializable(name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"the content of this {name} cannot be identified: it cannot be serialized ({error}); "
+        "pass a tokenizer without parts written in Python"
+    )
+
+
+def _content(name: str, serialized: str) -> dict[str, Any]:
+    try:
+        content = json.loads(serialized)
+    except ValueError as error:
+        raise _not_serializable(name, error) from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), (dict, list)):
         raise ValueError(
             f"the content of this {name} cannot be identified: its serialization holds no vocabulary; "
             "pass a fast tokenizer of transformers or a tokenizers.Tokenizer"
+        )
+    if model.get("dropout"):
+        raise ValueError(
+            f"the content of this {name} cannot be identified: it has a dropout of {model['dropout']}, so one text has "
+            "many tokenizations; pass a tokenizer whose model.dropout is None"
         )
     content = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
     if _adds_nothing(content.get("post_processor")):

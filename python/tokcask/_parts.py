@@ -24,11 +24,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from tokcask._adapters import adapted
-from tokcask._core import CacheKey, MergeReport, TokenizedCache, merge
+from tokcask._core import MergeReport, TokenizedCache, merge
 from tokcask._encoding import Encoder, Recipe, Section
 from tokcask._filling import Store, Tokenizing, chunks
-from tokcask._identity import tokenizer_sha256, traits_of
-from tokcask._pretokenize import sections_of
+from tokcask._identity import tokenizer_sha256
+from tokcask._rows import RowReader, is_preference, length_of
 from tokcask._staging import StagedDirectory, sync
 
 # The file that a closed store is.
@@ -47,9 +47,7 @@ class Tokenization:
     def __init__(self, tokenizer: Any, sequence_len: int) -> None:
         self.tokenizer = adapted(tokenizer)
         self.sha = tokenizer_sha256(self.tokenizer)
-        self.length = CacheKey(
-            "-", "-", sequence_len
-        ).sequence_len  # the rules for a length are those of a key
+        self.length = length_of(sequence_len)
 
     def __repr__(self) -> str:
         return f"{type(self.tokenizer).__name__} {self.sha[:8]}, sequence length {self.length}"
@@ -209,9 +207,10 @@ class Attempt:
         """In these texts."""
         self._cache = cache
         self._stores = [Store(of, how.sha, how.length, alone=True) for of in (cache, *known)]
-        self._stores[0].declare(traits_of(how.tokenizer))
-        self._encoder = Encoder(how.tokenizer, Recipe(how.length))
-        self._eos_token = getattr(how.tokenizer, "eos_token", None)
+        recipe = Recipe(how.length)
+        self._encoder = Encoder(how.tokenizer, recipe)
+        self._stores[0].declare(self._encoder.traits)
+        self._reader = RowReader(how.tokenizer, recipe)
         self._in_the_making: set[str] = set()
         self._seconds = 0.0
 
@@ -234,7 +233,8 @@ class Attempt:
             raise OSError(f"{self._cache.root}: no room for {declined} entries; is the disk full?")
 
     def _missing(self, rows: Iterable[Mapping[str, Any]]) -> list[Section]:
-        missing = {section.id: section for section in sections_of(rows, self._eos_token).values()}
+        read = (self._reader.section(place, row) for place, row in enumerate(rows) if not is_preference(row))
+        missing = {section.id: section for section in read}
         for section in self._in_the_making.intersection(missing):
             del missing[section]
         for store in self._stores:

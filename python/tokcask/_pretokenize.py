@@ -2,32 +2,106 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
 
 from tokcask._adapters import adapted
-from tokcask._core import CachedTokens, CacheKey, TokenizedCache, section_id
-from tokcask._encoding import Encoder, Recipe, Section
-from tokcask._filling import Store, Tokenizing, chunks
-from tokcask._identity import tokenizer_sha256, traits_of
+from tokcask._core import CachedTokens, CacheKey, Dataset, TokenizedCache
+from tokcask._encoding import Recipe
+from tokcask._progress import Progress
+from tokcask._rows import (
+    Filler,
+    RowMaker,
+    RowReader,
+    TokenizationStats,
+    length_of,
+    read_in_parts,
+    sections_of,
+)
 
 
-@dataclass(frozen=True)
-class TokenizationStats:
-    """What pretokenize_rows() did. cache_hits + cache_misses == total_sections."""
+class _Keyed:
+    """The keys of rows, made of their section ids when they are asked for: each takes 350 bytes."""
 
-    total_sections: int
-    """Rows that were to be tokenized; preference rows are not."""
-    cache_hits: int
-    """Rows whose tokens were in the cache."""
-    cache_misses: int
-    """All others, also without a cache. Rows of the same content are tokenized once, but each is a miss."""
-    total_tokenize_seconds: float
-    """Seconds spent in the tokenizer."""
-    cache_bytes_after: int
-    """cache.total_bytes at the end; 0 without a cache."""
+    def __init__(self, sections: list[str | None], tokenizer_sha: str | None, length: int) -> None:
+        self._sections = sections
+        self._tokenizer_sha = tokenizer_sha
+        self._length = length
+
+    def key(self, place: int) -> CacheKey | None:
+        section = self._sections[place]
+        if section is None or self._tokenizer_sha is None:
+            return None
+        return CacheKey(section, self._tokenizer_sha, self._length)
+
+    def all(self) -> list[CacheKey | None]:
+        return [self.key(place) for place in range(len(self._sections))]
+
+
+class TokenizedRows(list[dict[str, Any]]):
+    """The list that pretokenize_rows() returns."""
+
+    _keyed = _Keyed([], None, 1)
+
+    @property
+    def keys(self) -> list[CacheKey | None]:
+        """The key of each row, for TokenizedCache.get() or TokenDataset. None for a row of preferences, and for all rows
+        without a cache. A new list for each call."""
+        return self._keyed.all()
+
+
+class LazyRows(Sequence[dict[str, Any]]):
+    """What pretokenize_rows(lazy=True) returns: rows that read their tokens from the store when they are asked for.
+
+    rows[i] is a new dict, whose arrays lie in the store's memory map: hold a batch, not an epoch. A row that the store
+    has no entry for, or not any more, is tokenized again. Picklable if the rows and the tokenizer are. Any thread.
+    """
+
+    def __init__(self, rows: list[Any], keyed: _Keyed, cache: TokenizedCache, maker: RowMaker) -> None:
+        self._rows = rows
+        self._keyed = keyed
+        self._maker = maker
+        kept = [place for place in range(len(rows)) if keyed.key(place) is not None]
+        self._items = {place: item for item, place in enumerate(kept)}
+        maker.places = np.array(kept, np.int64)
+        self._native = Dataset(cache.root, (keyed.key(place) for place in kept), missing="keep")
+
+    @property
+    def keys(self) -> list[CacheKey | None]:
+        """The key of each row; None for a row of preferences."""
+        return self._keyed.all()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        item = self._items.get(place)
+        if item is None:
+            return dict(self._rows[place])
+        tokens = self._native.item(item)
+        if tokens is None:
+            tokens = self._maker.of_key(item, self._native.key(item))
+        return _with_tokens(self._rows[place], tokens)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._rows, self._keyed, self._native.root, self._native.packed_keys(), self._maker)
+
+
+def _reopen(rows: list[Any], keyed: _Keyed, root: str, packed: bytes, maker: RowMaker) -> LazyRows:
+    made = LazyRows.__new__(LazyRows)
+    made._rows, made._keyed, made._maker = rows, keyed, maker
+    made._items = {int(place): item for item, place in enumerate(maker.places)}
+    made._native = Dataset(root, packed=packed, missing="keep")
+    return made
 
 
 def pretokenize_rows(
@@ -36,133 +110,112 @@ def pretokenize_rows(
     tokenizer: Any,
     sequence_len: int,
     cache: TokenizedCache | None = None,
-) -> tuple[list[dict[str, Any]], TokenizationStats]:
+    text_field: str = "text",
+    section_field: str | None = None,
+    lazy: bool = False,
+    progress: Progress = None,
+) -> tuple[Any, TokenizationStats]:
     """Tokenizes rows, or takes their tokens from the cache; new ones are put into it.
 
-    A row with `messages` goes through the tokenizer's chat template, together with the row's `tools` if it
-    has any. Of any other, `text` is tokenized, with the tokenizer's eos_token appended unless the text ends
-    with it. A row with `prompt`, `chosen` and `rejected` (none of them None) comes back unchanged and is not
-    counted.
+    A row with `messages` goes through the tokenizer's chat template, together with the row's `tools` and
+    `chat_template_kwargs` if it has any. Of any other, `text` is tokenized, with the tokenizer's eos_token appended
+    unless the text ends with it. A row with `prompt`, `chosen` and `rejected` (none of them None) comes back unchanged
+    and is not counted.
 
     Returns the rows in their order, as new dicts with all their fields and in addition `input_ids` and
-    `attention_mask`: 1-D read-only int32 arrays of NumPy, cut to sequence_len. Those from the cache lie in
-    the store's memory map (see CachedTokens). datasets.Dataset.from_list takes such rows; a trainer takes
-    "input_ids" as a sign that there is nothing left to tokenize.
+    `attention_mask`: 1-D read-only int32 arrays of NumPy, cut to sequence_len. They are a TokenizedRows, a list whose
+    arrays are copies in memory, 4 bytes a token; or with lazy=True LazyRows, which read each row from the store when it is
+    asked for. Both have the `keys` of the rows. datasets.Dataset.from_list takes such rows; a trainer takes "input_ids" as
+    a sign that there is nothing left to tokenize. Nothing here masks a loss: for SFTTrainer's assistant_only_loss use
+    tokcask.trl.sft_dataset().
 
-    A row with a `_dlm_section_id` or `section_id` has that as its key's section id: it must change whenever
-    the content does, as a hash of it. Any other row's is made of its content: of the text with its end, or
-    of messages and tools. (What a chat template takes from elsewhere, e.g. the date, is not seen.) Rows of
-    equal keys are tokenized once. All keys are looked up in one batch; then the misses are
-    tokenized and stored, a thousand at a time. At the end the cache is flushed.
+    The tokens are what the tokenizer returns when it is called. The key's section id is made of what is tokenized: of the
+    text with its end, or of the text that the chat template renders (see key_for()). Rows of equal keys are tokenized
+    once. Rows are read as a stream, and looked up and tokenized in parts of at most 10,000. At the end the cache is
+    flushed. The tokenizer is not changed, and other threads may use it meanwhile.
 
     Processes that call this on one store at the same time, as the ranks of a launcher, share the work: each section
     is tokenized by one of them, and by another if that one dies.
 
-    tokenizer     a fast tokenizer of transformers; one of sentencepiece, tiktoken or mistral-common; or a
-                  BatchTokenizer. What only behaves like one of transformers is called once per text
-    sequence_len  1 to 2**31 - 1
-    cache         may be read-only, and then gets nothing new
+    tokenizer      a fast tokenizer of transformers; one of sentencepiece, tiktoken or mistral-common; or a
+                   BatchTokenizer. What only behaves like one of transformers is called once per text
+    sequence_len   1 to 2**31 - 1, which cuts nothing
+    cache          an open TokenizedCache; may be read-only, and then gets nothing new
+    text_field     the field of a row that has its text
+    section_field  a field that has the section id itself, for all rows. It must change whenever the row's text or
+                   messages do, as a hash of them; else old tokens are served for new text
+    lazy           see above; needs a cache
+    progress       None: a bar if standard error is a terminal and tqdm is installed. True, False, or a function, which is
+                   called with the number of rows that are done and of all, or None
 
     Raises ValueError or TypeError, which name the row, for a row that is none of these kinds, and for a
-    tokenizer whose content cannot be identified, unless cache is None.
+    tokenizer whose content cannot be identified, unless cache is None. What was stored before stays.
     """
     tokenizer = adapted(tokenizer)
-    length = CacheKey("-", "-", sequence_len).sequence_len  # the rules for a length are those of a key
-    eos_token = getattr(tokenizer, "eos_token", None)
-    originals = list(rows)
-    sections = sections_of(originals, eos_token)
-    tokens: dict[str, CachedTokens] = {}
-    store = None if cache is None else Store(cache, tokenizer_sha256(tokenizer), length)
-    if store is not None:
-        store.declare(traits_of(tokenizer))
-        tokens.update(store.find([section.id for section in sections.values()]))
-    missing = {section.id: section for section in sections.values() if section.id not in tokens}
+    recipe = Recipe(length_of(sequence_len))
+    _check_cache(cache, lazy)
+    reader = RowReader(tokenizer, recipe, text_field=text_field, section_field=section_field)
+    filler = Filler(tokenizer, recipe, cache)
+    result = TokenizedRows()
+    originals: list[Any] = []
+    sections: list[str | None] = []
     made_here: set[str] = set()
+    misses = 0
+    for part in read_in_parts(rows, reader, progress, others=True):
+        tokens: dict[str, CachedTokens] = {}
 
-    def took(made: dict[str, CachedTokens], here: bool) -> None:
-        tokens.update(made)
-        if here:
-            made_here.update(made)
+        def took(
+            given: Mapping[str, CachedTokens], here: bool, tokens: dict[str, CachedTokens] = tokens
+        ) -> None:
+            if here:
+                made_here.update(given)
+            if not lazy:
+                tokens.update(given if here else {section: _copy(found) for section, found in given.items()})
 
-    encoder = Encoder(tokenizer, Recipe(length)) if missing else None
-    seconds = 0.0
-    if encoder is not None and store is not None:
-        seconds = store.fill(missing, encoder.make, in_flight=encoder.in_flight, took=took)
-    elif encoder is not None:
-        with Tokenizing(encoder.make, encoder.in_flight) as tokenizing:
-            for _, made in tokenizing.run((None, chunk) for chunk in chunks(missing.values())):
-                took(made, True)
-            seconds = tokenizing.seconds
-    misses = sum(section.id in made_here for section in sections.values())
-
-    result = [
-        _with_tokens(row, tokens[sections[index].id]) if index in sections else dict(row)
-        for index, row in enumerate(originals)
-    ]
+        filler.run(sections_of(part), took)
+        for row, section in part:
+            sections.append(None if section is None else section.id)
+            misses += section is not None and section.id in made_here
+            if lazy:
+                originals.append(row)
+            else:
+                result.append(dict(row) if section is None else _with_tokens(row, tokens[section.id]))
+    total = sum(section is not None for section in sections)
     stats = TokenizationStats(
-        total_sections=len(sections),
-        cache_hits=len(sections) - misses,
+        total_sections=total,
+        cache_hits=total - misses,
         cache_misses=misses,
-        total_tokenize_seconds=seconds,
-        cache_bytes_after=0 if store is None else store.finish(seconds),
+        total_tokenize_seconds=filler.seconds,
+        cache_bytes_after=filler.finish(),
     )
+    keyed = _Keyed(sections, None if filler.store is None else filler.store.tokenizer_sha, recipe.length)
+    if lazy:
+        assert cache is not None
+        return LazyRows(originals, keyed, cache, RowMaker(originals, tokenizer, recipe, reader)), stats
+    result._keyed = keyed
     return result, stats
 
 
-def sections_of(rows: Iterable[Mapping[str, Any]], eos_token: str | None) -> dict[int, Section]:
-    """What is to be tokenized of each row, by its index."""
-    return {
-        index: _section(index, row, eos_token) for index, row in enumerate(rows) if not _is_preference(row)
-    }
+def _check_cache(cache: Any, lazy: bool) -> None:
+    if cache is None:
+        if lazy:
+            raise ValueError("lazy=True reads rows from the store, so it needs a cache")
+    elif not hasattr(cache, "get_many"):
+        raise TypeError(
+            f"cache must be an open TokenizedCache, not a {type(cache).__name__}; open it: "
+            "tokcask.TokenizedCache.open(directory)"
+        )
 
 
-def _is_preference(row: Mapping[str, Any]) -> bool:
-    return isinstance(row, Mapping) and all(
-        row.get(name) is not None for name in ("prompt", "chosen", "rejected")
-    )
-
-
-def _section(index: int, row: Mapping[str, Any], eos_token: str | None) -> Section:
-    if not isinstance(row, Mapping):
-        raise TypeError(f"row {index} is a {type(row).__name__}, not a dict")
-    try:
-        if row.get("messages") is not None:
-            return _messages_section(row)
-        return _text_section(row, eos_token)
-    except UnicodeError as error:
-        raise ValueError(f"row {index}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"row {index}: {error}") from error
-
-
-def _text_section(row: Mapping[str, Any], eos_token: str | None) -> Section:
-    text = row.get("text")
-    if text is None:
-        raise ValueError(f"it has neither messages nor text; its fields are {sorted(row)}")
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a str, not {type(text).__name__}")
-    if eos_token and not text.endswith(eos_token):
-        text += eos_token
-    return Section(_explicit_id(row) or section_id(text, "text"), text=text)
-
-
-def _messages_section(row: Mapping[str, Any]) -> Section:
-    messages, tools = row["messages"], row.get("tools")
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise ValueError("messages must be a list with at least one message")
-    # Not sorted: a template may show the fields of a message in their order.
-    try:
-        content = json.dumps([messages, tools], ensure_ascii=False, separators=(",", ":"))
-    except TypeError as error:
-        raise TypeError(f"messages and tools must be of what JSON has: {error}") from error
-    return Section(_explicit_id(row) or section_id(content, "messages"), messages=messages, tools=tools)
-
-
-def _explicit_id(row: Mapping[str, Any]) -> str | None:
-    for field in ("_dlm_section_id", "section_id"):
-        if row.get(field) is not None:
-            return CacheKey(str(row[field]), "-", 1).section_id  # checks it
-    return None
+def _copy(tokens: CachedTokens) -> CachedTokens:
+    """In memory of its own, so that the store's pages are free."""
+    input_ids, mask = tokens.input_ids.copy(), tokens.attention_mask
+    input_ids.flags.writeable = False
+    if mask.all():
+        return CachedTokens(input_ids)
+    mask = mask.copy()
+    mask.flags.writeable = False
+    return CachedTokens(input_ids, mask)
 
 
 def _with_tokens(row: Mapping[str, Any], tokens: CachedTokens) -> dict[str, Any]:

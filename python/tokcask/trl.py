@@ -2,42 +2,66 @@
 
     from tokcask.trl import sft_dataset
 
-    train = sft_dataset("tokens", rows, tokenizer=tokenizer, max_length=1024)
     config = SFTConfig(..., max_length=1024, dataset_kwargs={"skip_prepare_dataset": True})
+    train = sft_dataset("tokens", rows, tokenizer=tokenizer, args=config)
     trainer = SFTTrainer(model, args=config, train_dataset=train.to_hf(), processing_class=tokenizer)
 
 An SFTDataset is a torch dataset, which transformers' Trainer and any loop take as it is. SFTTrainer insists on
-a datasets.Dataset: to_hf() is one that reads the same rows from the store, and to_arrow() one with a file of its
-own. Needs torch, and these two the package datasets. TRL itself is needed for assistant_only_loss alone.
+a datasets.Dataset: to_hf() is one with the same rows. Needs torch, and to_hf() the package datasets. TRL itself is
+needed for assistant_only_loss alone.
 """
 
 from __future__ import annotations
 
+import atexit
+import copy
 import hashlib
-import json
+import logging
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcask._adapters import adapted, digest
-from tokcask._core import CachedTokens, CacheKey, TokenizedCache, section_id
-from tokcask._encoding import Encoder, Recipe, Section
-from tokcask._filling import Store, chunks
-from tokcask._identity import tokenizer_sha256, traits_of
+from tokcask._adapters import adapted
+from tokcask._core import CachedTokens, TokenizedCache
+from tokcask._encoding import Recipe
+from tokcask._filling import chunks
+from tokcask._identity import cuts_to_prefix
+from tokcask._progress import Progress
+from tokcask._rows import (
+    NO_LENGTH,
+    Filler,
+    RowMaker,
+    RowReader,
+    filled,
+    indexable,
+    length_of,
+)
 from tokcask.torch._dataset import TokenDataset
 
-__all__ = ["SFTDataset", "sft_dataset"]
+__all__ = ["SFTDataset", "sft_dataset", "trainer_args"]
 
-_NO_LENGTH = 2**31 - 1
-_LOOKUP = 10_000
 _ROWS_PER_WRITE = 1000
+_UNSET: Any = object()
+# Settings of SFTConfig that change the rows, and what to do instead.
+_NOT_PREPARED = {
+    "packing": "give SFTTrainer dataset.to_hf() without skip_prepare_dataset, or use tokcask.torch's pack()",
+    "shuffle_dataset": "shuffle the rows before, or dataset.to_hf().shuffle(seed=args.seed)",
+    "chat_template_path": "set tokenizer.chat_template first",
+}
+_REFUSED = {
+    "prompt": "leave rows of prompt and completion to SFTTrainer",
+    "chosen": "rows of preferences are DPOTrainer's or RewardTrainer's",
+    "conversations": "rename it to messages, with role and content in each, as TRL does",
+}
+_log = logging.getLogger("tokcask")
 
 
 def sft_dataset(
@@ -45,63 +69,154 @@ def sft_dataset(
     rows: Iterable[Mapping[str, Any]],
     *,
     tokenizer: Any,
-    max_length: int | None = 1024,
-    truncation_mode: Literal["keep_start", "keep_end"] = "keep_start",
-    assistant_only_loss: bool = False,
-    text_field: str = "text",
+    args: Any = None,
+    max_length: int | None = _UNSET,
+    truncation_mode: Literal["keep_start", "keep_end"] = _UNSET,
+    assistant_only_loss: bool = _UNSET,
+    text_field: str = _UNSET,
+    formatting_func: Callable[[Any], str] | None = None,
     max_bytes: int | None = None,
+    progress: Progress = None,
+    allow_empty: bool = False,
 ) -> SFTDataset:
     """The rows as SFTTrainer would tokenize them, from the store in root, which gets what it lacks.
 
     The ids and labels are those of TRL's own preparation, to the bit; so are the rows that it leaves out because
-    nothing of them would be learned. Give max_length and truncation_mode as you would in SFTConfig, and
-    {"skip_prepare_dataset": True} as its dataset_kwargs; assistant_only_loss only here, because the labels then say
-    it, and SFTConfig would ask for conversations. Packing is not prepared: use
-    TokenDataset.pack() and tokcask.torch.Collator for that.
+    nothing of them would be learned.
 
     rows       a list, a Dataset of the library datasets, or any iterable of rows, with `messages` (and perhaps
                `tools` and `chat_template_kwargs`) or text. They are read once, and again where tokens are missing
     tokenizer  what SFTTrainer gets as its processing_class, with the eos_token that it shall have
+    args       the trainer's SFTConfig, with dataset_kwargs={"skip_prepare_dataset": True}. max_length, truncation_mode,
+               assistant_only_loss and dataset_text_field are taken from it. What would change the rows and is not
+               prepared here is a ValueError: packing, shuffle_dataset, chat_template_path, an eos_token that is not the
+               tokenizer's, and another value for an argument below
+    max_length, truncation_mode, assistant_only_loss, text_field
+               the same by hand, without args: 1024, "keep_start", False and "text" as in SFTConfig. The trainer does not
+               prepare the rows again, so its own settings have no effect on them
+    formatting_func  as SFTTrainer takes it: makes the text of a row
     max_bytes  of the store; see TokenizedCache.open()
+    progress   see pretokenize_rows()
+    allow_empty  whether a data set without items is no error
+
+    With assistant_only_loss=True the labels hold what is to be learned, and SFTConfig(assistant_only_loss=True) would
+    ask for conversations: give the trainer a copy of args without it, as trainer_args() makes one.
 
     Of all tokens no copy is made: an item is read out of the store when it is asked for. One that the store has no
     room for is tokenized when it is asked for. Processes that do the same at the same time, as the ranks of a
-    launcher, share the work as in pretokenize_rows().
+    launcher, share the work as in pretokenize_rows(). The tokenizer is not changed.
 
-    Raises ValueError or TypeError, which name the row, for a row of another kind, and for a conversation without
-    tokens of the assistant if only these count.
+    Raises ValueError or TypeError, which name the row, for a row of another kind; and where only the assistant's tokens
+    are to be learned, for a text and for a conversation without any.
     """
-    if truncation_mode not in ("keep_start", "keep_end"):
-        raise ValueError(f"truncation_mode must be 'keep_start' or 'keep_end', not {truncation_mode!r}")
-    if not isinstance(rows, Sequence) and not hasattr(rows, "__getitem__"):
-        rows = list(rows)
-    tokenizer = adapted(tokenizer)
-    length = _NO_LENGTH if max_length is None else CacheKey("-", "-", max_length).sequence_len
-    maker = _Maker(
-        rows, tokenizer, _recipe(tokenizer, length, truncation_mode, assistant_only_loss), text_field
+    given = {
+        "max_length": max_length,
+        "truncation_mode": truncation_mode,
+        "assistant_only_loss": assistant_only_loss,
+        "text_field": text_field,
+    }
+    settings = _settings(
+        args, tokenizer, {name: value for name, value in given.items() if value is not _UNSET}
     )
+    if settings.truncation_mode not in ("keep_start", "keep_end"):
+        raise ValueError(
+            f"truncation_mode must be 'keep_start' or 'keep_end', not {settings.truncation_mode!r}"
+        )
+    tokenizer = adapted(tokenizer)
+    recipe = _recipe(tokenizer, settings)
+    masked = recipe.assistant_mask
+    template = _training_template(tokenizer) if masked else None
+    text_field = settings.text_field
+    given_rows = indexable(rows)
+    if formatting_func is not None:
+        given_rows = _Formatted(given_rows, formatting_func)
+    reader = RowReader(
+        tokenizer, recipe, text_field=settings.text_field, chat_template=template, refused=_REFUSED
+    )
+    maker = RowMaker(given_rows, tokenizer, recipe, reader)
+    learned: dict[str, bool] = {}
+
+    def took(part: Mapping[str, CachedTokens]) -> None:
+        for section, tokens in part.items():
+            learned[section] = bool(tokens.attention_mask.any() if masked else len(tokens.input_ids))
+
     with TokenizedCache.open(root, max_bytes=max_bytes) as cache:
-        sha = tokenizer_sha256(tokenizer)
-        store = Store(cache, sha, length)
-        if not assistant_only_loss:
-            store.declare(traits_of(tokenizer))
-        ids, learned = _fill(store, maker)
-        kept = [place for place, section in enumerate(ids) if max_length is None or learned[section]]
+        filler = Filler(tokenizer, recipe, cache)
+        ids, stats = filled(filler, given_rows, reader, progress, took)
+        kept = [place for place, section in enumerate(ids) if settings.max_length is None or learned[section]]
         maker.places = np.array(kept, np.int64)
+        keys = (filler.key(ids[place]) for place in kept)
         # While the cache is open, so that nothing is evicted in between.
-        dataset = SFTDataset(root, (store.key(ids[place]) for place in kept), missing=maker)
-    dataset._masked = assistant_only_loss
+        dataset = SFTDataset(root, keys, missing=maker, allow_empty=allow_empty, _masked=masked)
+    dataset.stats = stats
+    _log.info(
+        "%s: %d rows, %d of them from the store; %d have nothing to learn and are left out",
+        os.fspath(root),
+        len(ids),
+        stats.cache_hits,
+        len(ids) - len(kept),
+    )
     return dataset
 
 
-def _recipe(
-    tokenizer: Any, length: int, truncation_mode: Literal["keep_start", "keep_end"], assistant: bool
-) -> Recipe:
-    if assistant:
-        return Recipe(length, truncation_mode, True, _training_template(tokenizer))
+@dataclass(frozen=True)
+class _Settings:
+    """What of an SFTConfig changes rows and is prepared here."""
+
+    max_length: int | None = 1024
+    truncation_mode: Any = "keep_start"
+    assistant_only_loss: bool = False
+    text_field: str = "text"
+
+
+def _settings(args: Any, tokenizer: Any, given: dict[str, Any]) -> _Settings:
+    if args is None:
+        return _Settings(**given)
+    try:
+        of_args = {
+            name: getattr(args, "dataset_text_field" if name == "text_field" else name)
+            for name in ("max_length", "truncation_mode", "assistant_only_loss", "text_field")
+        }
+    except AttributeError as error:
+        raise TypeError(f"args must be a trl.SFTConfig, not a {type(args).__name__}") from error
+    problems = [
+        f"{name} is {value!r} here and {of_args[name]!r} in args"
+        for name, value in given.items()
+        if value != of_args[name]
+    ]
+    if not (getattr(args, "dataset_kwargs", None) or {}).get("skip_prepare_dataset"):
+        problems.append(
+            'dataset_kwargs lacks {"skip_prepare_dataset": True}, so the trainer would prepare them again'
+        )
+    for name, remedy in _NOT_PREPARED.items():
+        if getattr(args, name, None):
+            problems.append(f"{name} is not prepared here: {remedy}")
+    eos_token = getattr(args, "eos_token", None)
+    if eos_token is not None and eos_token != getattr(tokenizer, "eos_token", None):
+        problems.append(f"eos_token is {eos_token!r} in args: set tokenizer.eos_token first")
+    if problems:
+        raise ValueError(f"these settings of the trainer are not those of the rows: {'; '.join(problems)}")
+    return _Settings(**of_args)
+
+
+def trainer_args(args: Any) -> Any:
+    """A copy of an SFTConfig for the trainer of prepared rows: without assistant_only_loss, which is in the labels, and
+    for which SFTTrainer would ask for conversations."""
+    made = copy.copy(args)
+    made.assistant_only_loss = False
+    return made
+
+
+def _recipe(tokenizer: Any, settings: _Settings) -> Recipe:
+    if settings.max_length is None:
+        length, cut = NO_LENGTH, "keep_start"  # nothing is cut
+    else:
+        length, cut = length_of(settings.max_length), settings.truncation_mode
+    if settings.assistant_only_loss:
+        return Recipe(length, cut, assistant_mask=True)
     # Where the tokenizer's own cut is the same, entries are shared with pretokenize_rows().
-    _, to_prefix = traits_of(tokenizer)
-    return Recipe(length, "tokenizer" if to_prefix and truncation_mode == "keep_start" else truncation_mode)
+    own = cut == "keep_start" and (settings.max_length is None or cuts_to_prefix(tokenizer))
+    return Recipe(length, "tokenizer" if own else cut)
 
 
 def _training_template(tokenizer: Any) -> str | None:
@@ -110,104 +225,32 @@ def _training_template(tokenizer: Any) -> str | None:
         from trl.chat_template_utils import get_training_chat_template, has_generation_markers
     except ImportError as error:
         raise ImportError("assistant_only_loss needs the package trl: pip install trl") from error
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            "assistant_only_loss needs a tokenizer with a chat template; set tokenizer.chat_template, or leave it out"
+        )
     if has_generation_markers(tokenizer.chat_template):
         return None
     template: str | None = get_training_chat_template(tokenizer)
     return template
 
 
-class _Maker:
-    """Tokens of the rows, for filling the store and for what the store has no room for. Picklable as its parts."""
+class _Formatted:
+    """Rows whose text a function of the caller's makes, with all their fields, as in TRL. Picklable if both are."""
 
-    def __init__(self, rows: Any, tokenizer: Any, recipe: Recipe, text_field: str) -> None:
-        self.rows = rows
-        self.tokenizer = tokenizer
-        self.recipe = recipe
-        self.text_field = text_field
-        self.places: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._kind = ""
-        if recipe.cut != "tokenizer":
-            # Other ids than the tokenizer's own cut, or another mask, are other sections.
-            self._kind = f"trl-{digest([recipe.cut, recipe.assistant_mask, recipe.chat_template])[:16]}-"
+    def __init__(self, rows: Any, function: Callable[[Any], str]) -> None:
+        self._rows = rows
+        self._function = function
 
-    def encoder(self) -> Encoder:
-        return Encoder(self.tokenizer, self.recipe)
+    def __len__(self) -> int:
+        return len(self._rows)
 
-    def section(self, place: int, row: Any) -> Section:
-        if not isinstance(row, Mapping):
-            raise TypeError(f"row {place} is a {type(row).__name__}, not a dict")
-        try:
-            return self._section(row)
-        except UnicodeError as error:
-            raise ValueError(f"row {place}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"row {place}: {error}") from error
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        row = self._rows[place]
+        return {**row, "text": self._function(row)}
 
-    def _section(self, row: Mapping[str, Any]) -> Section:
-        if row.get("prompt") is not None:
-            raise ValueError("it has a prompt; leave rows of prompt and completion to SFTTrainer")
-        messages = row.get("messages")
-        if messages is None:
-            return self._text(row)
-        if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-            raise ValueError("messages must be a list with at least one message")
-        tools = row.get("tools")
-        tools = json.loads(tools) if isinstance(tools, str) else tools
-        options = row.get("chat_template_kwargs") or {}
-        parts = [messages, tools, options] if options else [messages, tools]
-        try:
-            content = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-        except TypeError as error:
-            raise TypeError(f"messages and tools must be of what JSON has: {error}") from error
-        identity = section_id(content, self._kind + "messages")
-        return Section(identity, messages=messages, tools=tools, template_options=options)
-
-    def _text(self, row: Mapping[str, Any]) -> Section:
-        text = row.get(self.text_field)
-        if not isinstance(text, str):
-            raise ValueError(f"it has neither messages nor {self.text_field}; its fields are {sorted(row)}")
-        eos_token = getattr(self.tokenizer, "eos_token", None)
-        if eos_token and not text.endswith(eos_token):
-            text += eos_token
-        return Section(section_id(text, self._kind + "text"), text=text)
-
-    def make(self, places: list[int], encoder: Encoder) -> dict[str, CachedTokens]:
-        return encoder.make([self.section(place, self.rows[place]) for place in places])
-
-    def __call__(self, index: int) -> CachedTokens:
-        """The tokens of an item that the store does not have."""
-        place = int(self.places[index])
-        (made,) = self.make([place], self.encoder()).values()
-        return made
-
-
-def _fill(store: Store, maker: _Maker) -> tuple[list[str], dict[str, bool]]:
-    """Has the store filled. The section id of each row, and which sections have something to learn."""
-    ids: list[str] = []
-    learned: dict[str, bool] = {}
-    missing: dict[str, int] = {}
-    masked = maker.recipe.assistant_mask
-
-    def took(made: Mapping[str, CachedTokens], _: bool = True) -> None:
-        for section, tokens in made.items():
-            learned[section] = bool(tokens.attention_mask.any()) if masked else len(tokens.input_ids) > 0
-
-    for part in chunks(enumerate(maker.rows), _LOOKUP):
-        sections = [maker.section(place, row).id for place, row in part]
-        new = [section for section in dict.fromkeys(sections) if section not in learned]
-        took(store.find(new))
-        for (place, _), section in zip(part, sections, strict=True):
-            if section not in learned:
-                missing.setdefault(section, place)
-        ids += sections
-    if missing:
-        encoder = maker.encoder()
-        threads = 0 if masked else encoder.in_flight
-        seconds = store.fill(
-            missing, lambda places: maker.make(places, encoder), in_flight=threads, took=took
-        )
-        store.finish(seconds)
-    return ids, learned
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[place] for place in range(len(self)))
 
 
 class SFTDataset(TokenDataset):
@@ -218,7 +261,6 @@ class SFTDataset(TokenDataset):
     """
 
     column_names = ("input_ids", "labels")  # what TRL looks at
-    _masked = False
 
     def __getitem__(self, index: SupportsIndex) -> Any:
         return self._row(super().__getitem__(index))
@@ -232,43 +274,29 @@ class SFTDataset(TokenDataset):
         labels = np.where(tokens.attention_mask, input_ids, -100) if self._masked else input_ids
         return {"input_ids": input_ids, "labels": labels}
 
-    def to_hf(self) -> Any:
-        """The same rows as a datasets.Dataset that reads them from the store when they are asked for.
+    def to_hf(self, directory: str | os.PathLike[str] | None = None) -> Any:
+        """The same rows as a datasets.Dataset, with columns input_ids (int32) and labels (int64).
 
-        It holds 8 bytes for each row. select(), shuffle() and the like work; map() and filter() would write all tokens
-        to a file of their own, so SFTTrainer needs dataset_kwargs={"skip_prepare_dataset": True}.
+        It is a Dataset like any other: all its methods work, in other processes too. The rows are copied into an Arrow
+        file, 12 bytes a token, a thousand rows at a time, and mapped from there. Without `directory` the file is
+        temporary, and is removed when this process ends. In a directory, which is made if it is not there, the file stays:
+        the same rows are not written again, and what datasets makes of them (map(), and so TRL's packing) is found
+        again, because the fingerprint is that of the rows.
         """
         import datasets
 
-        # The trainer keeps a column of this name; what is in it is the row's place here.
-        made = datasets.Dataset.from_dict({"input_ids": np.arange(len(self))})
-        rows = _Rows(hashlib.sha256(self._native.packed_keys() + bytes([self._masked])).hexdigest())
-        made.set_transform(rows)
-        rows.dataset = self  # only now: what is set is pickled in order to be hashed
-        return made
-
-    def to_arrow(self, directory: str | os.PathLike[str] | None = None) -> Any:
-        """A copy of the rows as a datasets.Dataset, with columns input_ids (int32) and labels (int64).
-
-        They are written to an Arrow file, a thousand at a time, and mapped from there: in directory, which must
-        exist and keeps it, or in a temporary one that is removed together with the Dataset.
-        """
-        import datasets
-
-        if directory is not None:
-            file = pathlib.Path(directory) / "tokcask.arrow"
+        if directory is None:
+            directory = tempfile.mkdtemp(prefix="tokcask-")
+            atexit.register(_remove, directory, os.getpid())
+        identity = hashlib.sha256(f"{self.fingerprint} {self._masked}".encode()).hexdigest()[:32]
+        file = pathlib.Path(directory) / f"tokcask-{identity}.arrow"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
             self._write_arrow(file)
-            return datasets.Dataset.from_file(str(file))
-        temporary = tempfile.mkdtemp(prefix="tokcask-")
-        try:
-            file = pathlib.Path(temporary) / "tokcask.arrow"
-            self._write_arrow(file)
-            made = datasets.Dataset.from_file(str(file))
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        weakref.finalize(made, _remove, temporary, os.getpid())
-        return made
+        made = datasets.Dataset.from_file(str(file))
+        return datasets.Dataset(made.data, made.info, made.split, fingerprint=identity)
+
+    to_arrow = to_hf
 
     def _write_arrow(self, file: pathlib.Path) -> None:
         import datasets
@@ -277,7 +305,7 @@ class SFTDataset(TokenDataset):
         features = datasets.Features(
             input_ids=datasets.List(datasets.Value("int32")), labels=datasets.List(datasets.Value("int64"))
         )
-        unfinished = file.with_suffix(".unfinished")
+        unfinished = file.with_suffix(f".{secrets.token_hex(4)}.unfinished")
         with pa.OSFile(str(unfinished), "wb") as sink:
             with pa.ipc.new_stream(sink, features.arrow_schema) as writer:
                 for part in chunks(range(len(self)), _ROWS_PER_WRITE):
@@ -291,36 +319,6 @@ class SFTDataset(TokenDataset):
 
     def __repr__(self) -> str:
         return f"<tokcask.trl.SFTDataset {self.root!r}: {len(self)} items>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        rebuild, arguments = super().__reduce__()
-        return _reopen_sft, (self._masked, rebuild, arguments)
-
-
-def _reopen_sft(
-    masked: bool, rebuild: Callable[..., TokenDataset], arguments: tuple[Any, ...]
-) -> TokenDataset:
-    dataset = rebuild(*arguments)
-    assert isinstance(dataset, SFTDataset)
-    dataset._masked = masked
-    return dataset
-
-
-class _Rows:
-    """What makes rows of places, for datasets.Dataset.set_transform()."""
-
-    def __init__(self, identity: str) -> None:
-        self.identity = identity  # for the Dataset's fingerprint
-        self.dataset: SFTDataset | None = None
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[NDArray[np.int64]]]:
-        assert self.dataset is not None
-        rows = self.dataset.__getitems__(batch["input_ids"])
-        return {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
-
-    def __deepcopy__(self, _: Any) -> _Rows:
-        # A Dataset copies itself, format and all, for each of its methods.
-        return self
 
 
 def _list_array(rows: list[NDArray[Any]], kind: Any) -> Any:

@@ -43,7 +43,7 @@ class Counting:
         return self._tokenizer(text=text, truncation=truncation, padding=padding, max_length=max_length)
 
     def apply_chat_template(self, messages: Any, **options: Any) -> Any:
-        self.conversations.append(messages)
+        self.conversations.append(options)
         return self._tokenizer.apply_chat_template(messages, **options)
 
 
@@ -105,7 +105,7 @@ def test_rows_are_not_changed(tokenizer: Any) -> None:
 def test_second_run_is_all_hits(tmp_path: pathlib.Path, tokenizer: Any) -> None:
     rows = [*text_rows(50), conversation("one"), conversation("two")]
     with TokenizedCache.open(tmp_path / "store") as cache:
-        first, stats = run(rows, tokenizer, cache)
+        first, stats = run(rows, Counting(tokenizer), cache)
         assert (stats.total_sections, stats.cache_hits, stats.cache_misses) == (52, 0, 52)
         assert stats.total_tokenize_seconds > 0
         assert stats.cache_bytes_after == cache.total_bytes > 0
@@ -117,13 +117,14 @@ def test_second_run_is_all_hits(tmp_path: pathlib.Path, tokenizer: Any) -> None:
         assert (stats.total_sections, stats.cache_hits, stats.cache_misses) == (52, 52, 0)
         assert stats.total_tokenize_seconds == 0
         assert (cache.hits, cache.misses) == (52, 0)
-    assert counting.texts == counting.conversations == []
+    assert counting.texts == []
+    assert all(not options["tokenize"] for options in counting.conversations)  # rendered, for their keys
     assert ids_of(second) == ids_of(first)
 
 
 def test_an_edited_row_is_one_miss(cache: TokenizedCache, tokenizer: Any) -> None:
     rows = text_rows(20)
-    run(rows, tokenizer, cache)
+    run(rows, Counting(tokenizer), cache)
     rows[7]["text"] += ", edited"
     counting = Counting(tokenizer)
     result, stats = run(rows, counting, cache)
@@ -135,7 +136,7 @@ def test_an_edited_row_is_one_miss(cache: TokenizedCache, tokenizer: Any) -> Non
 def test_any_change_is_a_miss(tmp_path: Path, tokenizer: Any) -> None:
     # With exact keys: otherwise an entry of another length may serve, see test_derive.py.
     cache = TokenizedCache.open(tmp_path / "store", derive_lengths=False)
-    rows = [{"text": "text", "section_id": "a"}, conversation("question")]
+    rows = [{"text": "text"}, conversation("question")]
 
     def misses(rows: Any = rows, length: int = LENGTH) -> int:
         result, stats = run(rows, tokenizer, cache, length)
@@ -144,12 +145,14 @@ def test_any_change_is_a_miss(tmp_path: Path, tokenizer: Any) -> None:
 
     assert (misses(), misses()) == (2, 0)
     assert (misses(length=LENGTH + 1), misses()) == (2, 0)
-    assert misses([{**rows[0], "section_id": "b"}]) == 1
-    assert misses([{**rows[1], "tools": [{"type": "function", "function": {"name": "f"}}]}]) == 1
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert misses([{**rows[1], "tools": tools}]) == 0  # which this template does not show
     tokenizer.chat_template = CHAT_TEMPLATE.replace("<", "[")
-    assert (misses(), misses()) == (2, 0)
+    assert (misses(), misses()) == (1, 0)  # no template touches a text
     tokenizer.chat_template = CHAT_TEMPLATE
     assert misses() == 0
+    tokenizer.backend_tokenizer.add_tokens(["question"])
+    assert (misses(), misses()) == (2, 0)
     tokenizer.eos_token = "!"
     assert (misses(), misses()) == (2, 0)
 
@@ -167,18 +170,17 @@ def test_text_and_messages_never_share_a_key(cache: TokenizedCache, tokenizer: A
     assert ids_of(result) == [ids for row in rows for ids in ids_of(run([row], tokenizer)[0])]
 
 
-@pytest.mark.parametrize("field", ["section_id", "_dlm_section_id"])
-def test_an_explicit_section_id_is_the_one_of_the_key(
-    cache: TokenizedCache, tokenizer: Any, field: str
-) -> None:
-    rows = [{"text": "text", field: "0123456789abcdef"}, {**conversation("question"), field: "other"}]
-    result, _ = run(rows, tokenizer, cache)
+def test_a_section_id_is_taken_from_the_field_that_is_named(cache: TokenizedCache, tokenizer: Any) -> None:
+    rows = [{"text": "text", "name": "0123456789abcdef"}, {**conversation("question"), "name": "other"}]
+    options: dict[str, Any] = {"tokenizer": tokenizer, "sequence_len": LENGTH, "cache": cache}
+    result, _ = pretokenize_rows(rows, section_field="name", **options)
     for row, section in zip(result, ("0123456789abcdef", "other"), strict=True):
         tokens = cache.get(CacheKey(section, tokenizer_sha256(tokenizer), LENGTH))
         assert tokens is not None
         assert tokens.input_ids.tolist() == row["input_ids"].tolist()
-    with pytest.raises(ValueError, match="row 0: section_id"):
-        run([{"text": "text", field: "a|b"}], tokenizer, cache)
+    for bad, message in (({"text": "a", "name": "a|b"}, "section_id"), ({"text": "a"}, "has no name")):
+        with pytest.raises(ValueError, match=f"row 0: .*{message}"):
+            pretokenize_rows([bad], section_field="name", **options)
 
 
 def test_a_text_without_a_name_has_the_documented_key(cache: TokenizedCache, tokenizer: Any) -> None:
@@ -239,7 +241,8 @@ def test_equal_rows_are_tokenized_once(cache: TokenizedCache, tokenizer: Any) ->
     for store in (None, cache):
         counting = Counting(tokenizer)
         result, stats = run(rows, counting, store)
-        assert (counting.texts, len(counting.conversations)) == (["same" + EOS], 1)
+        assert counting.texts == ["same" + EOS]
+        assert sum(options["tokenize"] for options in counting.conversations) == 1
         assert (stats.total_sections, stats.cache_misses) == (8, 8)
         assert [row.get("n") for row in result] == [0, 1, 2, 3, 4, None, None, None]
         assert len(set(map(tuple, ids_of(result)))) == 2
@@ -283,7 +286,7 @@ def test_a_failure_keeps_what_was_stored(cache: TokenizedCache, tokenizer: Any) 
 
     with pytest.raises(RuntimeError, match="tokenizer"):
         run(text_rows(1500), Failing(tokenizer), cache)
-    _, stats = run(text_rows(1500), tokenizer, cache)
+    _, stats = run(text_rows(1500), Failing(tokenizer), cache)
     assert (stats.cache_hits, stats.cache_misses) == (1000, 500)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import pathlib
 import pickle
@@ -18,7 +17,7 @@ from tokcask import TokenizedCache, pretokenize_rows
 from tokcask.trl import SFTDataset, sft_dataset
 from trl import SFTConfig, SFTTrainer
 
-from conftest import CHAT_TEMPLATE, EOS, texts_of
+from conftest import CHAT_TEMPLATE, EOS, run_python, texts_of
 
 MARKED_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>"
@@ -192,7 +191,7 @@ def test_nothing_is_tokenized_by_the_trainer(
 ) -> None:
     ours = sft_dataset(tmp_path / "store", text_rows(), tokenizer=tokenizer, max_length=100)
     made = trainer(tmp_path, tokenizer, ours.to_hf(), prepared=True, max_length=100)
-    assert list(made.train_dataset.cache_files) == []
+    assert made.train_dataset.column_names == ["input_ids", "labels"]
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("tokenized")
@@ -222,37 +221,86 @@ def test_a_pickle_keeps_its_labels(tmp_path: pathlib.Path, tokenizer: Any) -> No
     assert ours[0]["labels"].dtype == ours[0]["input_ids"].dtype == np.int64
 
 
-def test_the_arrow_file_goes_with_its_dataset(tmp_path: pathlib.Path, tokenizer: Any) -> None:
-    ours = sft_dataset(tmp_path / "store", text_rows(3), tokenizer=tokenizer)
-    made = ours.to_arrow()
-    (file,) = [pathlib.Path(entry["filename"]) for entry in made.cache_files]
-    assert file.is_file()
-    del made
-    gc.collect()
-    assert not file.parent.exists()
+def test_an_hf_dataset_survives_the_verbs_of_datasets(tmp_path: pathlib.Path, tokenizer: Any) -> None:
+    rows = text_rows()
+    ours = sft_dataset(tmp_path / "store", rows, tokenizer=tokenizer, max_length=40)
+    expected = rows_of(ours)
+    made = ours.to_hf()
+    assert isinstance(made, datasets.Dataset)
+    assert rows_of(made) == expected
+    twice = expected + expected
+    mixed = [row for pair in zip(expected, expected, strict=True) for row in pair]
+    assert rows_of(datasets.concatenate_datasets([made, made])) == twice
+    assert rows_of(datasets.interleave_datasets([made, made])) == mixed
+    assert rows_of(made.select([5, 2])) == [expected[5], expected[2]]
+    assert sorted(rows_of(made.shuffle(seed=3))) == sorted(expected)
+    assert rows_of(made.to_iterable_dataset()) == expected
+    assert rows_of(made.shuffle(seed=3).flatten_indices()) == rows_of(made.shuffle(seed=3))
+    assert rows_of(made.filter(lambda row: len(row["input_ids"]) > 3, num_proc=2)) == [
+        row for row in expected if len(row[0]) > 3
+    ]
+    assert made.map(lambda row: {"n": len(row["input_ids"])}, num_proc=2)["n"] == [
+        len(i) for i, _ in expected
+    ]
+    assert made.with_format("torch")[3]["input_ids"].tolist() == expected[3][0]
+    assert made.to_pandas()["labels"][3].tolist() == expected[3][1]
+    assert made.remove_columns("labels").rename_column("input_ids", "x")[3]["x"] == expected[3][0]
+    halves = made.train_test_split(test_size=0.5, seed=1)
+    assert sorted(rows_of(halves["train"]) + rows_of(halves["test"])) == sorted(expected)
+    made.to_parquet(tmp_path / "p.parquet")
+    assert rows_of(datasets.Dataset.from_parquet(str(tmp_path / "p.parquet"))) == expected
+    made.save_to_disk(tmp_path / "saved")
+    assert rows_of(datasets.load_from_disk(str(tmp_path / "saved"))) == expected
+    loader = torch.utils.data.DataLoader(
+        made, batch_size=None, num_workers=2, multiprocessing_context="spawn", collate_fn=dict
+    )
+    assert rows_of(loader) == expected
+
+
+def test_the_file_of_an_hf_dataset_outlives_it(tmp_path: pathlib.Path, tokenizer: Any) -> None:
+    program = f"""
+import gc, pathlib, pickle, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import datasets, tokcask.trl, transformers, tokenizers
+tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=sys.argv[1], eos_token={EOS!r})
+rows = [{{"text": f"text {{n}}"}} for n in range(5)]
+made = tokcask.trl.sft_dataset(sys.argv[2], rows, tokenizer=tokenizer).to_hf()
+(file,) = [entry["filename"] for entry in made.cache_files]
+other = made.shuffle(seed=1)
+del made
+gc.collect()
+assert len(pickle.loads(pickle.dumps(other))[4]["input_ids"]) > 0
+assert len(other.map(lambda row: row, num_proc=2)) == 5
+print(file)
+"""
+    (tmp_path / "t.json").write_text(tokenizer.backend_tokenizer.to_str())
+    done = run_python(program, tmp_path / "t.json", tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    file = pathlib.Path(done.stdout.split()[-1])
+    assert file.suffix == ".arrow"
+    assert not file.parent.exists()  # it went with its process
+
+
+def test_a_kept_file_is_used_again(tmp_path: pathlib.Path, tokenizer: Any) -> None:
     kept = tmp_path / "kept"
-    kept.mkdir()
-    ours.to_arrow(kept)
-    gc.collect()
-    assert [entry.name for entry in kept.iterdir()] == ["tokcask.arrow"]
-
-
-def test_a_view_is_a_dataset(tmp_path: pathlib.Path, tokenizer: Any) -> None:
-    ours = sft_dataset(tmp_path / "store", text_rows(), tokenizer=tokenizer)
-    view = ours.to_hf()
-    assert isinstance(view, datasets.Dataset)
-    assert len(view) == len(ours)
-    assert view.select([5, 2])[1]["input_ids"].tolist() == ours[2]["input_ids"].tolist()
-    fewer = sft_dataset(tmp_path / "store", text_rows()[:40], tokenizer=tokenizer).to_hf()
-    assert fewer._fingerprint != view._fingerprint == ours.to_hf()._fingerprint
-    again = pickle.loads(pickle.dumps(view))
-    assert rows_of(again) == rows_of(view)
+    rows = text_rows()
+    made = sft_dataset(tmp_path / "store", rows, tokenizer=tokenizer).to_hf(kept)
+    (file,) = kept.glob("*.arrow")
+    written = file.stat().st_mtime_ns
+    again = sft_dataset(tmp_path / "store", rows, tokenizer=tokenizer).to_hf(kept)
+    assert again._fingerprint == made._fingerprint
+    assert file.stat().st_mtime_ns == written
+    same = dict
+    assert again.map(same)._fingerprint == made.map(same)._fingerprint
+    fewer = sft_dataset(tmp_path / "store", rows[:40], tokenizer=tokenizer).to_hf(kept)
+    assert fewer._fingerprint != made._fingerprint
+    assert rows_of(pickle.loads(pickle.dumps(again))) == rows_of(made)
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "p", "completion": "c"}, "row 1: it has a prompt"),
+        ({"prompt": "p", "completion": "c"}, "row 1: it has prompt; leave rows of prompt"),
         ({"other": 1}, r"row 1: it has neither messages nor text.*\['other'\]"),
         ({"messages": []}, "row 1: messages"),
         ("text", "row 1 is a str"),

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, Self, SupportsIndex
 
 import numpy as np
 import torch.utils.data
 from numpy.typing import NDArray
 
+from tokcask._adapters import adapted
 from tokcask._arrays import as_int32
-from tokcask._core import CachedTokens, CacheKey, Dataset
+from tokcask._core import CachedTokens, CacheKey, Dataset, TokenizedCache
+from tokcask._encoding import LOSS_MASK, Recipe
 from tokcask._errors import MissingEntryError
+from tokcask._progress import Progress
+from tokcask._rows import (
+    NO_LENGTH,
+    Filler,
+    RowMaker,
+    RowReader,
+    TokenizationStats,
+    filled,
+    indexable,
+    length_of,
+)
 from tokcask.torch._collate import pack_in_order
 
 Made = Any
@@ -51,16 +65,21 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
     """
 
     column_names = ("input_ids", "attention_mask")
+    stats: TokenizationStats | None = None
+    """What from_rows() did; None for a data set that was made of keys."""
+    _fingerprint: str | None = None
 
     def __init__(
         self,
         root: str | os.PathLike[str],
         keys: Iterable[CacheKey | str],
         *,
-        missing: Literal["error", "drop"] | Callable[[int], Made] = "error",
+        missing: Literal["error", "drop"] | Callable[[int], Made] | RowMaker = "error",
         populate: bool = False,
         derive_lengths: bool = True,
         allow_network_filesystem: bool = False,
+        allow_empty: bool = False,
+        _masked: bool = False,
     ) -> None:
         if not callable(missing) and missing not in ("error", "drop"):
             raise ValueError(f"missing must be 'error', 'drop' or a callable, not {missing!r}")
@@ -77,6 +96,63 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
         )
         kept = self._native.kept()
         self._indices = kept if len(kept) else None
+        self._masked = _masked
+        if len(self) == 0 and not allow_empty:
+            raise ValueError(
+                f"{self.root}: a data set without items"
+                + ("" if missing != "drop" else ", because no key has an entry")
+                + "; an inventory by TokenizedCache.keys() has only entries of exactly the given length and tokenizer, so "
+                "make it of your rows by TokenDataset.from_rows(), or pass allow_empty=True"
+            )
+        if not _masked and LOSS_MASK.encode() in self._native.packed_keys():
+            raise ValueError(
+                f"{self.root}: some of these entries have a loss mask in the place of the attention mask "
+                "(assistant_only_loss); read them by tokcask.trl.sft_dataset(), which makes labels of it"
+            )
+
+    @classmethod
+    def from_rows(
+        cls,
+        root: str | os.PathLike[str],
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        tokenizer: Any,
+        max_length: int | None = None,
+        text_field: str = "text",
+        section_field: str | None = None,
+        max_bytes: int | None = None,
+        progress: Progress = None,
+        populate: bool = False,
+        allow_empty: bool = False,
+    ) -> Self:
+        """The tokens of these rows, in their order: a row that is there twice is an item twice, and nothing else that the
+        store holds is in it.
+
+        The store in root is made if there is none, and gets what it lacks, as by pretokenize_rows() with the same
+        arguments; the keys are the same. So a row that was edited costs one tokenization, and gives its new tokens. One
+        that the store has no room for is tokenized when it is asked for.
+
+        rows        a list, a Dataset of the library datasets, or any iterable of dicts with `text` or `messages`. They are
+                    kept, and read again where tokens are missing
+        max_length  what the tokenizer cuts them to; None cuts nothing
+        max_bytes   of the store; see TokenizedCache.open()
+
+        `stats` has how many rows were in the store. Errors are those of pretokenize_rows().
+        """
+        tokenizer = adapted(tokenizer)
+        recipe = Recipe(NO_LENGTH if max_length is None else length_of(max_length))
+        reader = RowReader(tokenizer, recipe, text_field=text_field, section_field=section_field)
+        given = indexable(rows)
+        maker = RowMaker(given, tokenizer, recipe, reader)
+        with TokenizedCache.open(root, max_bytes=max_bytes) as cache:
+            filler = Filler(tokenizer, recipe, cache)
+            ids, stats = filled(filler, given, reader, progress)
+            maker.places = np.arange(len(ids))
+            # While the cache is open, so that nothing is evicted in between.
+            keys = map(filler.key, ids)
+            dataset = cls(root, keys, missing=maker, populate=populate, allow_empty=allow_empty)
+        dataset.stats = stats
+        return dataset
 
     def __len__(self) -> int:
         return len(self._native)
@@ -96,6 +172,8 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
 
     def _made(self, index: SupportsIndex) -> CachedTokens:
         place = range(len(self))[index]
+        if isinstance(self._make, RowMaker):
+            return self._make.of_key(place, self.key(place))
         if self._make is None:
             raise MissingEntryError(
                 f"{self.root}: item {place} ({self.key(place)}) has no entry any more; it was evicted, "
@@ -127,6 +205,24 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
         A new array.
         """
         return self._native.lengths()
+
+    def lengths_with_made(self) -> NDArray[np.int32]:
+        """`lengths`, with those of items that have no entry and are made by `missing`. Makes each of them once."""
+        lengths = self.lengths
+        empty = np.flatnonzero(lengths == 0)
+        if self._make is not None and len(empty):
+            _, missing = self._native.items(empty)
+            for position in missing:
+                lengths[empty[position]] = len(self._made(empty[position]).input_ids)
+        return lengths
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the keys in their order, 32 hexadecimal digits: the same for the same data, in every process. A loader keeps
+        it in its state, and goes on with no other data."""
+        if self._fingerprint is None:
+            self._fingerprint = hashlib.blake2b(self._native.packed_keys(), digest_size=16).hexdigest()
+        return self._fingerprint
 
     @property
     def indices(self) -> NDArray[np.int64]:
@@ -161,6 +257,7 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
             self._derive_lengths,
             self._allow_network_filesystem,
             self._native.run_id,
+            self._masked,
         )
         return _reopen, (type(self), *state)
 
@@ -177,8 +274,10 @@ def _reopen(
     derive_lengths: bool,
     allow_network_filesystem: bool,
     run_id: int,
+    masked: bool,
 ) -> TokenDataset:
     dataset = kind.__new__(kind)
+    dataset._masked = masked
     dataset._make = make
     dataset._indices = indices
     dataset._derive_lengths = derive_lengths
@@ -201,7 +300,8 @@ class PackedDataset(torch.utils.data.Dataset[list[CachedTokens]]):
         loader = DataLoader(packed, batch_size=8, shuffle=True, collate_fn=Collator(max_length=2048))
 
     Packed by best fit decreasing over the lengths alone, so no token is touched. An item is never split and
-    never cut: one that is longer than sequence_len is a ValueError. Items without tokens are left out.
+    never cut: one that is longer than sequence_len is a ValueError. Items without tokens are left out. Items without
+    an entry are made once by `missing`, for their lengths.
 
     packed[j] is a list of rows, for tokcask.torch.collate, which makes one row of each group. Processes and
     threads as for TokenDataset.
@@ -211,8 +311,13 @@ class PackedDataset(torch.utils.data.Dataset[list[CachedTokens]]):
         self.dataset = dataset
         self.sequence_len = sequence_len
         # Two arrays, because a million small ones would be copied into every worker.
-        self._items, ends = pack_in_order(dataset.lengths, sequence_len)
+        self._items, ends = pack_in_order(dataset.lengths_with_made(), sequence_len)
         self._bounds = np.concatenate([np.zeros(1, np.int64), ends])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data set and of what decides the packs; see TokenDataset.fingerprint."""
+        return f"{self.dataset.fingerprint} packed to {self.sequence_len}"
 
     def __len__(self) -> int:
         return len(self._bounds) - 1

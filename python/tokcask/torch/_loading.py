@@ -87,9 +87,18 @@ class _Order:
     """Which index stands at which position of an epoch, for one of several replicas. Immutable."""
 
     def __init__(
-        self, length: int, *, shuffle: bool, seed: int, num_replicas: int, rank: int, drop_last: bool
+        self,
+        length_or_dataset: int | Sized,
+        *,
+        shuffle: bool,
+        seed: int,
+        num_replicas: int,
+        rank: int,
+        drop_last: bool,
     ) -> None:
+        length = len(length_or_dataset) if isinstance(length_or_dataset, Sized) else length_or_dataset
         self.length = operator.index(length)
+        self.data = _data(length_or_dataset)
         self.shuffle = bool(shuffle)
         self.seed = operator.index(seed)
         self.num_replicas = operator.index(num_replicas)
@@ -124,6 +133,7 @@ class _Order:
         """
         return {
             "length": self.length,
+            **self.data,
             "shuffle": self.shuffle,
             "seed": self.seed,
             "num_replicas": self.num_replicas,
@@ -175,6 +185,12 @@ def _whole_number(value: Any, name: str) -> int:
     if number < 0:
         raise ValueError(f"{name} must not be negative; it is {number}")
     return number
+
+
+def _data(dataset: Any) -> dict[str, str]:
+    """What tells a data set from another one of as many items; nothing if it has no fingerprint."""
+    fingerprint = getattr(dataset, "fingerprint", None)
+    return {} if fingerprint is None else {"data": str(fingerprint)}
 
 
 def _checked(state: Mapping[str, Any], expected: Mapping[str, Any], end: int | None) -> tuple[int, int]:
@@ -238,9 +254,13 @@ class ResumableSampler(Sampler[int]):
 
         ValueError or TypeError for numbers that make no sense.
         """
-        length = len(length_or_dataset) if isinstance(length_or_dataset, Sized) else length_or_dataset
         self._order = _Order(
-            length, shuffle=shuffle, seed=seed, num_replicas=num_replicas, rank=rank, drop_last=drop_last
+            length_or_dataset,
+            shuffle=shuffle,
+            seed=seed,
+            num_replicas=num_replicas,
+            rank=rank,
+            drop_last=drop_last,
         )
         self._progress = _Progress()
 
@@ -369,12 +389,13 @@ class _LoaderBatches(_Source, Sampler[Sequence[int]]):
     def __init__(
         self,
         batches: Iterable[Sequence[int]],
-        length: int,
+        dataset: Sized,
         prefetch: Callable[[list[int]], object] | None,
         distance: int,
     ) -> None:
         self._batches = batches
-        self._length = length
+        self._length = len(dataset)
+        self._data = _data(dataset)
         self._prefetch = prefetch
         self._distance = distance
         self._progress = _Progress()
@@ -399,7 +420,9 @@ class _LoaderBatches(_Source, Sampler[Sequence[int]]):
         self._progress.seek(*_checked(state, self._identity(), None))
 
     def _identity(self) -> dict[str, Any]:
-        return {"length": self._length, "unit": "batches"}
+        # Another number of replicas, or another batch size, is another number of batches.
+        count = len(self._batches) if isinstance(self._batches, Sized) else None
+        return {"length": self._length, **self._data, "unit": "batches", "batches": count}
 
     def __len__(self) -> int:
         return len(cast(Sized, self._batches))  # TypeError if it has none, as in any DataLoader
@@ -508,7 +531,7 @@ class TokenDataLoader(DataLoader[Any]):
                     "batch_sampler excludes batch_size, shuffle, seed, drop_last, num_replicas and rank: "
                     "it decides which items come"
                 )
-            self._source = _LoaderBatches(batch_sampler, len(dataset), prefetch, prefetch_pages)
+            self._source = _LoaderBatches(batch_sampler, dataset, prefetch, prefetch_pages)
             arguments.update(batch_sampler=self._source)
         super().__init__(dataset, collate_fn=collate_fn, num_workers=num_workers, **arguments)
 
@@ -534,8 +557,8 @@ class TokenDataLoader(DataLoader[Any]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next iter() goes on where the state was taken; one that is under way goes on uncounted.
 
-        ValueError, which says what differs, for a state of another length, shuffle, seed, num_replicas or
-        drop_last; nothing is changed then.
+        ValueError, which says what differs, for a state of other data, another length, shuffle, seed,
+        num_replicas or drop_last; nothing is changed then.
         """
         self._source.load_state_dict(state)
 
@@ -608,7 +631,7 @@ class TokenIterableDataset(IterableDataset[Any]):
         ResumableSampler's"""
         self.dataset = dataset
         self._order = _Order(
-            len(dataset),
+            dataset,
             shuffle=shuffle,
             seed=seed,
             num_replicas=num_replicas,
