@@ -169,10 +169,11 @@ class Encoder:
 
     def _call(self, texts: list[str]) -> list[tuple[Any, Any]]:
         with self._callable() as tokenizer:
-            if getattr(tokenizer, "is_fast", False):
+            if getattr(tokenizer, "is_fast", False) and not is_of_transformers(tokenizer):
                 batch = tokenizer(text=texts, padding=False, **self._options)
                 masks = batch.get("attention_mask") or [None] * len(texts)
                 return list(zip(batch["input_ids"], masks, strict=True))
+            # Python code of somebody's own may do another thing with a list than with a text.
             results = [tokenizer(text=text, padding=False, **self._options) for text in texts]
         return [(result["input_ids"], result.get("attention_mask")) for result in results]
 
@@ -201,15 +202,11 @@ class Encoder:
     def _callable(self) -> Iterator[Any]:
         """A tokenizer to be called: a copy of one of transformers, whose calls set truncation and padding for all who
         use it. What only behaves like one is called as it is, and its backend gets them back."""
-        with self._turn:
+        with self._turn, _left_as_it_was(self._tokenizer):
             if self._called is None:
                 fast = is_of_transformers(self._tokenizer) and getattr(self._tokenizer, "is_fast", False)
                 self._called = _copied(self._tokenizer) if fast else self._tokenizer
-            if self._called is not self._tokenizer:
-                yield self._called
-                return
-            with _left_as_it_was(self._called):
-                yield self._called
+            yield self._called
 
     def _cut(self, input_ids: Any, attention_mask: Any) -> CachedTokens:
         def array(values: Any, name: str) -> Any:
