@@ -193,6 +193,11 @@ def _sha256(backend: Any, recipe: dict[str, Any]) -> str:
 
 def _identity_of(backend: Any) -> str:
     serialized = _serialized(backend)
+    # The library does not serialize that a Unigram model samples.
+    for name in ("alpha", "nbest_size"):
+        value = getattr(getattr(backend, "model", None), name, None)
+        if value:
+            raise _at_random(type(backend).__name__, f"{name} of its model is {value}", f"model.{name}")
     place = hashlib.sha256(serialized.encode()).digest()
     identity = _known.get(place)
     if identity is None:
@@ -219,6 +224,13 @@ def _not_serializable(name: str, error: Exception) -> ValueError:
     )
 
 
+def _at_random(name: str, why: str, setting: str) -> ValueError:
+    return ValueError(
+        f"the content of this {name} cannot be identified: {why}, so one text has many tokenizations; pass a "
+        f"tokenizer whose {setting} is None"
+    )
+
+
 def _content(name: str, serialized: str) -> dict[str, Any]:
     try:
         content = json.loads(serialized)
@@ -231,10 +243,7 @@ def _content(name: str, serialized: str) -> dict[str, Any]:
             "pass a fast tokenizer of transformers or a tokenizers.Tokenizer"
         )
     if model.get("dropout"):
-        raise ValueError(
-            f"the content of this {name} cannot be identified: it has a dropout of {model['dropout']}, so one text has "
-            "many tokenizations; pass a tokenizer whose model.dropout is None"
-        )
+        raise _at_random(name, f"it has a dropout of {model['dropout']}", "model.dropout")
     content = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
     if _adds_nothing(content.get("post_processor")):
         content["post_processor"] = None

@@ -179,7 +179,7 @@ def pretokenize_rows(
             if lazy:
                 originals.append(row)
             else:
-                result.append(dict(row) if section is None else _with_tokens(row, tokens[section.id]))
+                result.append(row if section is None else _with_tokens(row, tokens[section.id]))
     total = sum(section is not None for section in sections)
     stats = TokenizationStats(
         total_sections=total,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -140,6 +141,7 @@ class RowReader:
         if renders_plainly(self._tokenizer) and not self._masked:
             return Section(given_id or section_id(rendered, "chat"), rendered, special_tokens=False)
         # Ids or masks may depend on more than the rendered text.
+        messages = copy.deepcopy(messages)  # which may be another row's by the time they are tokenized
         how = [self._how_rendered(options), content, rendered]
         return Section(
             given_id or section_id(digest(how), "chat-called"), rendered, chat=Chat(messages, options)
@@ -230,6 +232,11 @@ class Filler:
         if self._encoder is None:
             self._encoder = Encoder(self._tokenizer, self._recipe)
             if self.store is not None:
+                if self._recipe.identity(tokenizer_sha256(self._tokenizer)) != self.store.tokenizer_sha:
+                    raise ValueError(
+                        "the tokenizer was changed while rows were looked up (by another thread, or by what makes the "
+                        "rows), so it is not the one of the keys any more; change it before"
+                    )
                 self.store.declare(self._recipe.traits(self._encoder.traits))
         return self._encoder
 
@@ -245,7 +252,8 @@ def read_in_parts(
         characters = 0
         for place, row in enumerate(_checked(rows)):
             section = None if others and is_preference(row) else reader.section(place, row)
-            part.append((row, section))
+            # A copy, because a stream may fill one dict again and again.
+            part.append((dict(row), section))
             characters += 0 if section is None else len(section.text)
             if len(part) >= _AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
                 yield part

@@ -312,10 +312,19 @@ def test_a_column_that_is_called_section_id(tmp_path: pathlib.Path, tokenizer: A
 
 
 def test_a_tokenizer_that_draws_at_random_is_refused(tmp_path: pathlib.Path) -> None:
-    backend = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], dropout=0.5))
-    for used in (backend, transformers.PreTrainedTokenizerFast(tokenizer_object=backend)):
-        with pytest.raises(ValueError, match=r"cannot be identified: it has a dropout of 0\.5.*; pass a"):
-            tokenizer_sha256(used)
+    dropping = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], dropout=0.5))
+    sampling = tokenizers.Tokenizer(
+        models.Unigram([("<unk>", 0), ("a", -1), ("b", -1), ("ab", -1)], unk_id=0)
+    )
+    sha = tokenizer_sha256(sampling)
+    sampling.model.alpha = 0.5  # which the library does not serialize
+    for backend, why in ((dropping, r"it has a dropout of 0\.5"), (sampling, r"alpha of its model is 0\.5")):
+        assert len({tuple(backend.encode("ababababab").ids) for _ in range(50)}) > 1
+        for used in (backend, transformers.PreTrainedTokenizerFast(tokenizer_object=dropping)):
+            with pytest.raises(ValueError, match=rf"cannot be identified: ({why}|it has).*; pass a"):
+                tokenizer_sha256(used)
+    sampling.model.alpha = None
+    assert tokenizer_sha256(sampling) == sha
 
 
 def test_the_identity_is_computed_once_per_content(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +340,38 @@ def test_the_identity_is_computed_once_per_content(tokenizer: Any, monkeypatch: 
     tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.Lowercase()
     assert tokenizer_sha256(tokenizer) != sha
     assert len(parsed) == 2
+
+
+def test_a_tokenizer_that_is_changed_by_what_makes_the_rows(tmp_path: pathlib.Path, tokenizer: Any) -> None:
+    def growing() -> Iterator[dict[str, Any]]:
+        for row in text_rows(10):
+            tokenizer.backend_tokenizer.add_tokens([row["text"][:5]])
+            yield row
+
+    with pytest.raises(ValueError, match="the tokenizer was changed while rows were looked up"):
+        stored(tmp_path / "s", tokenizer, growing())
+    rows = text_rows(10)
+    assert stored(tmp_path / "s", tokenizer, rows) == [plain(tokenizer, row, 64) for row in rows]
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_one_dict_that_is_filled_again(tmp_path: pathlib.Path, tokenizer: Any, called: bool) -> None:
+    if called:
+        tokenizer = subclassed(Renaming, tokenizer)
+    rows = text_rows(5) + chat_rows(5)
+    messages: list[Any] = []
+
+    def stream() -> Iterator[dict[str, Any]]:
+        row: dict[str, Any] = {}
+        for given in rows:
+            row.clear()
+            row.update(given)
+            if "messages" in given:
+                messages[:] = given["messages"]
+                row["messages"] = messages
+            yield row
+
+    assert stored(tmp_path / "s", tokenizer, stream()) == [plain(tokenizer, row, 64) for row in rows]
 
 
 # The data set.
