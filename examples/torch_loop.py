@@ -11,7 +11,6 @@ import argparse
 
 import tiny
 import torch
-from tokcask import TokenizedCache, pretokenize_rows, tokenizer_sha256
 from tokcask.torch import Collator, TokenDataLoader, TokenDataset
 
 LENGTH = 256
@@ -23,11 +22,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     tokenizer = tiny.tokenizer()
-    with TokenizedCache.open(arguments.store) as cache:
-        rows = ({"text": text} for text in tiny.texts())
-        pretokenize_rows(rows, tokenizer=tokenizer, sequence_len=LENGTH, cache=cache)
-        keys = cache.keys(tokenizer_sha=tokenizer_sha256(tokenizer), sequence_len=LENGTH)
-        dataset = TokenDataset(arguments.store, keys)
+    rows = [{"text": text} for text in tiny.texts()]
+    dataset = TokenDataset.from_rows(arguments.store, rows, tokenizer=tokenizer, max_length=LENGTH)
 
     def loader() -> TokenDataLoader:
         collate = Collator(pad_token_id=tokenizer.pad_token_id)

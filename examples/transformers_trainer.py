@@ -2,7 +2,7 @@
 
     python examples/transformers_trainer.py /data/tokens          # --native: tokcask's collator, which is faster
 
-pretokenize_rows() fills the store; the data set is the list of its keys.
+The data set is that of the rows, in their order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import tiny
 import transformers
-from tokcask import CacheKey, TokenizedCache, pretokenize_rows, section_id, tokenizer_sha256
 from tokcask.torch import Collator, TokenDataset
 
 LENGTH = 256
@@ -26,13 +25,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     tokenizer = tiny.tokenizer()
-    # With an identity of their own, so that their keys are known.
-    rows = [{"text": text, "section_id": section_id(text + tiny.EOS)} for text in tiny.texts()]
-    sha = tokenizer_sha256(tokenizer)
-    with TokenizedCache.open(arguments.store) as cache:
-        _, stats = pretokenize_rows(rows, tokenizer=tokenizer, sequence_len=LENGTH, cache=cache)
-        dataset = TokenDataset(arguments.store, [CacheKey(row["section_id"], sha, LENGTH) for row in rows])
-    print("tokenized", stats.cache_misses)
+    rows = [{"text": text} for text in tiny.texts()]
+    dataset = TokenDataset.from_rows(arguments.store, rows, tokenizer=tokenizer, max_length=LENGTH)
+    assert dataset.stats is not None
+    print("tokenized", dataset.stats.cache_misses)
 
     collator: Any = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
     if arguments.native:

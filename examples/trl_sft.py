@@ -30,11 +30,9 @@ def main() -> None:
             for text in tiny.texts()
         ]
     )
-    train: Any = rows
-    options: dict[str, Any] = {}
-    if not arguments.plain:
-        train = sft_dataset(arguments.store, rows, tokenizer=tokenizer, max_length=256).to_hf()  # 1
-        options = {"dataset_kwargs": {"skip_prepare_dataset": True}}  # 2
+    options: dict[str, Any] = (
+        {} if arguments.plain else {"dataset_kwargs": {"skip_prepare_dataset": True}}
+    )  # 1
     with tempfile.TemporaryDirectory() as directory:
         config = SFTConfig(
             output_dir=directory,
@@ -51,6 +49,9 @@ def main() -> None:
             disable_tqdm=True,
             **options,
         )
+        train: Any = rows
+        if not arguments.plain:
+            train = sft_dataset(arguments.store, rows, tokenizer=tokenizer, args=config).to_hf()  # 2
         trainer = SFTTrainer(
             tiny.model(len(tokenizer)), args=config, train_dataset=train, processing_class=tokenizer
         )

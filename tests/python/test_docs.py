@@ -114,6 +114,38 @@ def test_blocks(page: pathlib.Path, world: dict[str, Any]) -> None:
         example.evaluate()
 
 
+def test_the_snippets_of_the_readme_go_together(world: dict[str, Any]) -> None:
+    """In order, on a corpus that is edited between two runs: the batches hold the new tokens, and the old ones nowhere."""
+    parsed = PythonCodeBlockParser()
+    blocks = [
+        region.parsed for region in parsed(sybil.Document((ROOT / "README.md").read_text(), "README.md"))
+    ]
+    tokenizer, rows = world["tokenizer"], world["rows"]
+    old = tokenizer(rows[3]["text"] + tokenizer.eos_token)["input_ids"]
+    seen: list[list[list[int]]] = []
+    for edit in (rows[3], {"text": "Something else: " + rows[3]["text"]}):
+        rows[3] = edit
+        batches: list[Any] = []
+        names: dict[str, Any] = {**world, "batches": batches}
+        for block in blocks:
+            loop = str(block).replace("    ...\n", "    batches.append(batch)\n")
+            exec(compile(loop, "README.md", "exec"), names)
+        assert names["stats"].cache_hits + names["stats"].cache_misses == len(rows)
+        assert names["tokens"].input_ids.tolist() == names["tokenized"][0]["input_ids"].tolist()
+        seen.append(
+            [
+                ids[mask.bool()].tolist()
+                for batch in batches
+                for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            ]
+        )
+        expected = [tokenizer(row["text"] + tokenizer.eos_token)["input_ids"] for row in rows]
+        assert sorted(seen[-1]) == sorted(expected)
+    assert names["stats"].cache_misses == 1
+    assert old in seen[0]
+    assert old not in seen[1]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_block_escapes(page: pathlib.Path) -> None:
     """A block is of a language that is run, and what is not to be run is a block that would be."""
