@@ -17,8 +17,8 @@ from tokcask._code import calls_only_its_backend, is_of_transformers
 from tokcask._core import CachedTokens
 from tokcask._identity import truncation_traits
 
-LOSS_MASK = "tokcask-loss-mask:"
-"""How the tokenizer part of a key begins whose entry has a loss mask in the place of its attention mask."""
+LOSS_MASK = ":tokcask-loss-mask"
+"""How the tokenizer part of a key ends whose entry has a loss mask in the place of its attention mask."""
 
 
 @runtime_checkable
@@ -87,9 +87,7 @@ class Recipe:
         have what is declared of how they are cut."""
         if self.cut == "tokenizer" and not self.assistant_mask:
             return tokenizer_sha
-        return (LOSS_MASK if self.assistant_mask else "") + digest(
-            [tokenizer_sha, self.cut, self.assistant_mask]
-        )
+        return digest([tokenizer_sha, self.cut]) + (LOSS_MASK if self.assistant_mask else "")
 
     def traits(self, tokenizers_own: tuple[bool, bool]) -> tuple[bool, bool]:
         """cuts_at_length and cuts_to_prefix of TokenizedCache.declare_tokenizer(), for identity()."""
