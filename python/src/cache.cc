@@ -1,6 +1,8 @@
 #include "cache.h"
 
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -166,6 +168,14 @@ void declare_tokenizer(Handle& self, nb::handle tokenizer_sha, bool cuts_at_leng
   self.without_gil([&](TokenizedCache& store) {
     store.declare_tokenizer(sha, {.cuts_at_length = cuts_at_length, .cuts_to_prefix = cuts_to_prefix});
   });
+}
+
+std::optional<std::string> tokenizer_of_content(Handle& self, const std::string& content) {
+  return self.without_gil([&](TokenizedCache& store) { return store.tokenizer_of_file(content, {}); });
+}
+
+void remember_tokenizer(Handle& self, const std::string& content, const std::string& sha) {
+  self.without_gil([&](TokenizedCache& store) { store.remember_tokenizer_file(content, {}, sha); });
 }
 
 nb::dict miss_reasons(Handle& self) {
@@ -438,6 +448,8 @@ void bind_care(nb::class_<Handle>& cache) {
            nb::sig("def declare_tokenizer(self, tokenizer_sha: str, *, cuts_at_length: bool, cuts_to_prefix: "
                    "bool) -> None"),
            docs::kDeclareTokenizer)
+      .def("_tokenizer_of_content", tokenizer_of_content, nb::arg("content"))
+      .def("_remember_tokenizer", remember_tokenizer, nb::arg("content"), nb::arg("tokenizer_sha"))
       .def(
           "explain",
           [](Handle& self, const CacheKey& key) {

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Protocol
 
 from tokcask._adapters import adapted, content_of_python_tokenizer, digest, is_batch_tokenizer
 from tokcask._code import calls_only_its_backend, code_of_tokenizer
+from tokcask._core import __version__
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
-# Identities of the last serializations, by their SHA-256.
-_known: OrderedDict[bytes, str] = OrderedDict()
+# Identities of the last contents.
+_known: OrderedDict[str, str] = OrderedDict()
 _KNOWN = 16
 
 
@@ -36,16 +37,31 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     Not seen: what Python code of one's own reads outside of itself, as in an attribute or a file.
 
     Leaves the tokenizer as it was, and may be called while other threads use it. Takes half a second for 130,000
-    tokens the first time, then a fifth of that: it is computed once per content. TypeError or ValueError for a
+    tokens the first time, then a fifth of that: it is computed once per content. (pretokenize_rows() and the
+    like also find it in the store.) TypeError or ValueError for a
     tokenizer whose whole content cannot be known, e.g. one written in Python, and for one that draws at random (BPE
     with dropout).
     """
+    return identity_of(tokenizer, None)
+
+
+class Memory(Protocol):
+    """Identities by the content that they were computed of, as a TokenizedCache keeps them."""
+
+    read_only: bool
+
+    def _tokenizer_of_content(self, content: str) -> str | None: ...
+    def _remember_tokenizer(self, content: str, tokenizer_sha: str) -> None: ...
+
+
+def identity_of(tokenizer: Any, memory: Memory | None) -> str:
+    """tokenizer_sha256(), which computes nothing that a store remembers."""
     if _is_backend(tokenizer):
         recipe = {"split_special_tokens": True} if getattr(tokenizer, "encode_special_tokens", False) else {}
-        return _sha256(tokenizer, recipe)
+        return _sha256(tokenizer, recipe, memory)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if _is_backend(backend):
-        return _sha256(backend, _recipe(tokenizer))
+        return _sha256(backend, _recipe(tokenizer), memory)
     content = content_of_python_tokenizer(tokenizer)
     if content is not None:
         return digest({"content": content, **_recipe(tokenizer), **_special_tokens(tokenizer)})
@@ -186,24 +202,33 @@ def _special_tokens(tokenizer: Any) -> dict[str, str]:
     return {name: str(token) for name, token in tokens if token is not None}
 
 
-def _sha256(backend: Any, recipe: dict[str, Any]) -> str:
-    identity = _identity_of(backend)
+def _sha256(backend: Any, recipe: dict[str, Any], memory: Memory | None = None) -> str:
+    identity = _identity_of_backend(backend, memory)
     return digest({"backend": identity, **recipe}) if recipe else identity
 
 
-def _identity_of(backend: Any) -> str:
+def _identity_of_backend(backend: Any, memory: Memory | None) -> str:
     serialized = _serialized(backend)
     # The library does not serialize that a Unigram model samples.
     for name in ("alpha", "nbest_size"):
         value = getattr(getattr(backend, "model", None), name, None)
         if value:
             raise _at_random(type(backend).__name__, f"{name} of its model is {value}", f"model.{name}")
-    place = hashlib.sha256(serialized.encode()).digest()
-    identity = _known.get(place)
+    # What is remembered is what this version of tokcask made of just these bytes, but for the state that stands before
+    # the added tokens: {"version":"1.0","truncation":...,"padding":...,"added_tokens":...
+    start = max(0, serialized.find('"added_tokens":'))
+    hashed = hashlib.sha256(serialized[:16].encode() + serialized[start:].encode()).hexdigest()
+    content = f"serialized {hashed} tokcask {__version__}"
+    identity = _known.get(content)
+    if identity is None and memory is not None:
+        identity = memory._tokenizer_of_content(content)
     if identity is None:
-        identity = _known[place] = digest(_content(type(backend).__name__, serialized))
-        while len(_known) > _KNOWN:
-            _known.popitem(last=False)
+        identity = digest(_content(type(backend).__name__, serialized))
+        if memory is not None and not memory.read_only:
+            memory._remember_tokenizer(content, identity)
+    _known[content] = identity
+    while len(_known) > _KNOWN:
+        _known.popitem(last=False)
     return identity
 
 

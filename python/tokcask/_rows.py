@@ -18,7 +18,7 @@ from tokcask._core import CachedTokens, CacheKey, TokenizedCache, section_id
 from tokcask._encoding import Chat, Encoder, Recipe, Section
 from tokcask._errors import MissingEntryError
 from tokcask._filling import Store, Tokenizing, chunks
-from tokcask._identity import tokenizer_sha256
+from tokcask._identity import identity_of, tokenizer_sha256
 from tokcask._progress import Progress, shown
 
 NO_LENGTH = 2**31 - 1
@@ -189,7 +189,7 @@ class Filler:
         self.store = (
             None
             if cache is None
-            else Store(cache, recipe.identity(tokenizer_sha256(tokenizer)), recipe.length)
+            else Store(cache, recipe.identity(identity_of(tokenizer, cache)), recipe.length)
         )
 
     def key(self, section: str) -> CacheKey:

@@ -22,7 +22,23 @@ TEMPLATE = (
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
     "{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
-WORDS = ["the", "quick", "def", "naïve", "漢字", "🙂", "123", "_x", "(", "\n", "  ", EOS, "I'm", "\u0301", "अनु"]
+WORDS = [
+    "the",
+    "quick",
+    "def",
+    "naïve",
+    "漢字",
+    "🙂",
+    "123",
+    "_x",
+    "(",
+    "\n",
+    "  ",
+    EOS,
+    "I'm",
+    "\u0301",
+    "अनु",
+]
 
 
 def text_of(random: Random) -> str:
@@ -76,7 +92,10 @@ class Checks:
     def expected(self, rows: list[Any], cut: str, length: int, masked: bool = False) -> list[Any]:
         with self.lock:
             if cut == "tokenizer":
-                return [list(plain(self.reference, row, truncation=True, max_length=length)["input_ids"]) for row in rows]
+                return [
+                    list(plain(self.reference, row, truncation=True, max_length=length)["input_ids"])
+                    for row in rows
+                ]
             pieces = slice(None, length) if cut == "keep_start" else slice(-length, None)
             made = []
             for row in rows:
@@ -102,8 +121,12 @@ class Checks:
         with self.lock:
             self.hits += stats.cache_hits
             self.misses += stats.cache_misses
-        self.compare(f"pretokenize_rows {form} {length}", [row["input_ids"].tolist() for row in made], expected)
-        dataset = TokenDataset.from_rows(self.store, rows, tokenizer=self.shared, max_length=length, progress=False)
+        self.compare(
+            f"pretokenize_rows {form} {length}", [row["input_ids"].tolist() for row in made], expected
+        )
+        dataset = TokenDataset.from_rows(
+            self.store, rows, tokenizer=self.shared, max_length=length, progress=False
+        )
         self.compare(f"from_rows {form} {length}", [item.input_ids.tolist() for item in dataset], expected)
         for cut in ("keep_start", "keep_end"):
             for masked in (False, True):

@@ -327,19 +327,28 @@ def test_a_tokenizer_that_draws_at_random_is_refused(tmp_path: pathlib.Path) -> 
     assert tokenizer_sha256(sampling) == sha
 
 
-def test_the_identity_is_computed_once_per_content(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_is_computed_once_per_content(
+    tmp_path: pathlib.Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tokcask import _identity
 
-    parsed = []
+    parsed: list[int] = []
     original = _identity._content
     monkeypatch.setattr(_identity, "_content", lambda *given: parsed.append(1) or original(*given))
     monkeypatch.setattr(_identity, "_known", type(_identity._known)())
     sha = tokenizer_sha256(tokenizer)
     assert tokenizer_sha256(tokenizer) == sha
     assert len(parsed) == 1
-    tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    rows = text_rows(3)
+    for changed in (False, True):
+        if changed:  # in place
+            tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+        parsed.clear()
+        for _ in range(2):
+            _identity._known.clear()  # as in another process
+            assert stored(tmp_path / "s", tokenizer, rows) == [plain(tokenizer, row, 64) for row in rows]
+        assert len(parsed) == 1
     assert tokenizer_sha256(tokenizer) != sha
-    assert len(parsed) == 2
 
 
 def test_a_tokenizer_that_is_changed_by_what_makes_the_rows(tmp_path: pathlib.Path, tokenizer: Any) -> None:
