@@ -88,18 +88,27 @@ def _described(tokenizer: Any, found: dict[str, Any]) -> Any:
 
 
 def _overrides(tokenizer: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the names that are not what transformers' base classes have."""
+    """Those of the names that are not what transformers' base classes have, by a class, by the object, or by somebody who
+    put a function of his own into a base class."""
     found = {}
     for kind in reversed(type(tokenizer).__mro__[:-1]):
+        attributes = vars(kind)
         for name in names:
-            if name in vars(kind):
-                found[name] = vars(kind)[name]
-                if kind.__module__.startswith(_PLAIN):
+            if _is_code(attributes.get(name)):
+                found[name] = attributes[name]
+                if kind.__module__.startswith(_PLAIN) and _home(attributes[name]).startswith(_PLAIN):
                     del found[name]
     # Python looks for "__call__" and the like on the class alone.
     own = _attributes(tokenizer)
     found.update({name: own[name] for name in names if callable(own.get(name))})
     return found
+
+
+def _home(value: Any) -> str:
+    """The module of a method or property."""
+    for name in ("fget", "func", "__func__"):
+        value = getattr(value, name, value)
+    return str(getattr(value, "__module__", None) or "")
 
 
 def _attributes(thing: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ NO_LENGTH = 2**31 - 1
 # Rows whose keys are looked up at once, and of which the misses are tokenized before the next.
 _AT_ONCE = 10_000
 _CHARACTERS_AT_ONCE = 1 << 26
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Libraries that render conversations and find masks.
 _RENDERERS = ("transformers", "mistral_common", "jinja2")
 # Arguments of apply_chat_template() that do not reach the template.
@@ -72,6 +73,11 @@ class RowReader:
         self._section_field = section_field
         self._chat_template = chat_template
         self._eos_token: str | None = getattr(tokenizer, "eos_token", None)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Finds out how the tokenizer renders: somebody may have put another function on it since."""
+        self._plainly = renders_plainly(self._tokenizer)
 
     def section(self, place: int, row: Any) -> Section:
         """Of the row at this place, by which errors name it."""
@@ -126,7 +132,7 @@ class RowReader:
             options["chat_template"] = self._chat_template
         options.update(given)
         try:
-            content = json.dumps([messages, options], ensure_ascii=False, separators=(",", ":"))
+            content = _as_json([messages, options])
         except TypeError as error:
             raise TypeError(f"messages and tools must be of what JSON has: {error}") from error
         try:
@@ -138,7 +144,7 @@ class RowReader:
                 f"apply_chat_template(tokenize=False) returned a {type(rendered).__name__}, not a str"
             )
         given_id = self._given_id(row)
-        if renders_plainly(self._tokenizer) and not self._masked:
+        if self._plainly and not self._masked:
             return Section(given_id or section_id(rendered, "chat"), rendered, special_tokens=False)
         # Ids or masks may depend on more than the rendered text.
         messages = copy.deepcopy(messages)  # which may be another row's by the time they are tokenized
@@ -259,6 +265,7 @@ def read_in_parts(
                 yield part
                 report(len(part))
                 part, characters = [], 0
+                reader.look_again()
         if part:
             yield part
             report(len(part))
@@ -349,6 +356,7 @@ class RowMaker:
     def of_key(self, index: int, key: CacheKey | None) -> CachedTokens:
         """The tokens of an item. MissingEntryError if they would not be those of its key any more."""
         place = int(self.places[index])
+        self._reader.look_again()
         section = self._reader.section(place, self.rows[place])
         if self._encoder is None:
             self._sha = self._recipe.identity(tokenizer_sha256(self._tokenizer))

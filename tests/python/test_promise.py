@@ -264,6 +264,34 @@ def test_python_code_is_part_of_a_tokenizer(
         assert stored(tmp_path / "s", used, rows) == ids
 
 
+def test_a_plain_tokenizer_is_known_as_one(tokenizer: Any) -> None:
+    """Or each row would be tokenized by itself, which is right, but slow."""
+    from tokcask._code import calls_only_its_backend, renders_plainly
+
+    assert calls_only_its_backend(tokenizer)
+    assert renders_plainly(tokenizer)
+    assert renders_plainly(pickle.loads(pickle.dumps(tokenizer)))
+    assert not calls_only_its_backend(subclassed(Shouting, tokenizer))
+    assert not renders_plainly(subclassed(Renaming, tokenizer))
+    assert not calls_only_its_backend(Wrapper(tokenizer))
+
+
+def test_a_class_of_transformers_that_somebody_patched(
+    tmp_path: pathlib.Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = text_rows(10)
+    before = stored(tmp_path / "s", tokenizer, rows)
+    original = transformers.PreTrainedTokenizerBase.__call__
+
+    def patched(self: Any, text: Any = None, **options: Any) -> Any:
+        return original(self, text.upper(), **options)
+
+    monkeypatch.setattr(transformers.PreTrainedTokenizerBase, "__call__", patched)
+    expected = [plain(tokenizer, row, 64) for row in rows]
+    assert expected != before
+    assert stored(tmp_path / "s", tokenizer, rows) == expected
+
+
 def test_none_in_a_message_is_what_the_template_makes_of_it(tmp_path: pathlib.Path, tokenizer: Any) -> None:
     """A list of dicts and the Dataset made of it, which has None where a field is absent."""
     tokenizer.chat_template = (
