@@ -103,8 +103,9 @@ bool TokenizedCache::raise_last_access(const CacheKey& key, std::uint64_t last_a
 
 void TokenizedCache::put_many(std::span<const std::pair<CacheKey, Tokens>> entries) {
   for (const auto& [key, tokens] : entries) check_tokens(key, tokens);
-  for (const auto& [key, tokens] : entries) {
-    impl_->write([&](Engine& engine, const auto& run) { engine.put(key, tokens, {}, run); });
+  // Not [key, tokens]: clang captures such names from version 16 on only.
+  for (const auto& entry : entries) {
+    impl_->write([&](Engine& engine, const auto& run) { engine.put(entry.first, entry.second, {}, run); });
   }
 }
 
