@@ -308,11 +308,12 @@ std::optional<FileId> id_of(const fs::path& file) {
 }
 
 std::unique_ptr<lmdb::Environment> open_environment(const fs::path& root, const FileId& id,
-                                                    lmdb::Environment::Mode mode) {
+                                                    lmdb::Environment::Mode mode,
+                                                    std::chrono::milliseconds timeout) {
   const fs::path data = root / "data.mdb";
   try {
     const fs::path directory = make_lock_directory(root, id) ? lock_directory(root, id) : root;
-    return lmdb::Environment::open_linked(directory, mode, data, id);
+    return lmdb::Environment::open_linked(directory, mode, data, id, timeout);
   } catch (const Error&) {
     if (id_of(data) == id) throw;
     return nullptr;  // its lock directory was removed meanwhile

@@ -18,6 +18,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -74,7 +75,8 @@ std::string_view network_file_system(long type) noexcept;
 // Opens data.mdb, which is to be the file `id`, with its lock directory. Returns null when it was replaced
 // meanwhile. Where no directory can be made, on a read-only file system, LMDB does without locks.
 std::unique_ptr<lmdb::Environment> open_environment(const std::filesystem::path& root, const FileId& id,
-                                                    lmdb::Environment::Mode mode);
+                                                    lmdb::Environment::Mode mode,
+                                                    std::chrono::milliseconds timeout);
 
 // The row of a store that begins now.
 rows::StoreRow new_store_row(std::size_t page_bytes);

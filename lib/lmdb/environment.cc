@@ -139,9 +139,11 @@ std::unique_ptr<Environment> Environment::open(const std::filesystem::path& dire
 }
 
 std::unique_ptr<Environment> Environment::open_linked(const std::filesystem::path& directory, Mode mode,
-                                                      const std::filesystem::path& name, const FileId& id) {
+                                                      const std::filesystem::path& name, const FileId& id,
+                                                      std::chrono::milliseconds timeout) {
   // In the store's own directory LMDB is without one, because nothing can be made there.
-  auto lock_file = directory == name.parent_path() ? nullptr : std::make_unique<LockFile>(directory, name);
+  auto lock_file =
+      directory == name.parent_path() ? nullptr : std::make_unique<LockFile>(directory, name, timeout);
   std::unique_ptr<Environment> self(new Environment(directory, mode, name, std::move(lock_file)));
   // LMDB opens the path more than once, and the lock file before. It was the same file each time if it still
   // is: one that was replaced does not come back.
@@ -174,6 +176,7 @@ Environment::Environment(const std::filesystem::path& directory, Mode mode, std:
     if ((code != ENOMEM && code != EINVAL) || map_bytes <= kSmallestMapBytes)
       throw error_of(code, "open", path_);
   }
+  if (lock_file_) lock_file_->opened();
 }
 
 void Environment::open_tables(Mode mode) {
@@ -218,10 +221,11 @@ Environment::~Environment() {
     // A mutex that a thread held when it was cut off is still in that thread's list of robust mutexes, which
     // the C library writes to: its memory has to stay. Those that stay are a list.
     static std::atomic<MDB_env*> kept{nullptr};
-    lock_file_->keep_guarded();
+    lock_file_->keep();
     mdb_env_set_userctx(env_, kept.exchange(env_));
     return;
   }
+  if (lock_file_) lock_file_->closing();
   mdb_env_close(env_);
 }
 

@@ -3,7 +3,8 @@
 //
 // What is used of LMDB, and how:
 //  - One Environment per process and file. A second one, or any other descriptor on lock.mdb, would drop this
-//    process's POSIX locks; the caller sees to that (see cache/registry).
+//    process's POSIX locks when it is closed; the caller sees to that (see cache/registry). LockFile's is
+//    closed after LMDB's.
 //  - No MDB_WRITEMAP: a full disk is an error code, not a signal, and the map is read-only memory.
 //  - MDB_NOTLS: a read transaction belongs to an object, not to a thread.
 //  - The map is reserved once and never resized, because resizing would pull it away under live views.
@@ -18,6 +19,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -74,10 +76,12 @@ class Environment {
                                            const std::filesystem::path& name = {});
   // The same for a directory that has a lock file and a link to the data file `name`. Returns null, and has
   // read nothing by that lock file, when what was opened or what is there now is not the file `id`. Throws
-  // Error(kBusy) when others have it open with another lock file; see lock_file.h.
+  // Error(kBusy) when others have it open with another lock file, or are opening it for longer than
+  // `timeout`; see lock_file.h.
   using FileId = std::pair<dev_t, ino_t>;
   static std::unique_ptr<Environment> open_linked(const std::filesystem::path& directory, Mode mode,
-                                                  const std::filesystem::path& name, const FileId& id);
+                                                  const std::filesystem::path& name, const FileId& id,
+                                                  std::chrono::milliseconds timeout);
   ~Environment();
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cinttypes>
@@ -36,14 +37,18 @@ bool is_free(int fd, off_t from, off_t end) {
   return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK;
 }
 
-void set(int fd, short type, off_t byte) {
+// False if somebody else's lock is in the way. True also where there are no such locks.
+bool set(int fd, short type, off_t byte) {
   struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = byte;
   lock.l_len = 1;
-  // Read locks exclude nobody. Without them, nobody is refused.
-  static_cast<void>(fcntl(fd, F_OFD_SETLK, &lock));
+  int result = 0;
+  do {
+    result = fcntl(fd, F_OFD_SETLK, &lock);
+  } while (result != 0 && errno == EINTR);
+  return result == 0 || (errno != EAGAIN && errno != EACCES);
 }
 
 bool is_short(const struct stat& status) {
@@ -52,7 +57,8 @@ bool is_short(const struct stat& status) {
 
 }  // namespace
 
-LockFile::LockFile(const std::filesystem::path& directory, const std::filesystem::path& data)
+LockFile::LockFile(const std::filesystem::path& directory, const std::filesystem::path& data,
+                   std::chrono::milliseconds timeout)
     : path_(directory / "lock.mdb") {
   data_fd_ = open(data.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
   if (data_fd_ < 0)
@@ -73,6 +79,24 @@ LockFile::LockFile(const std::filesystem::path& directory, const std::filesystem
                     "was in use: then close the store in all processes, and open it again",
                     data.string(), path_.string()));
   }
+  // LMDB's lock file is not to be closed while LMDB has it open: that is before, or after.
+  lock_fd_ = open(path_.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+  constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24);
+  constexpr std::chrono::milliseconds kLongestPause{4};
+  const auto deadline = std::chrono::steady_clock::now() + std::min(timeout, kLongest);
+  for (std::chrono::milliseconds pause{1}; !set(lock_fd_, F_WRLCK, kLastByte);
+       pause = std::min(2 * pause, kLongestPause)) {
+    if (std::chrono::steady_clock::now() >= deadline) {
+      close(lock_fd_);
+      close(data_fd_);
+      throw Error(
+          Errc::kBusy,
+          fmt::format("{}: another process is opening it; waited {:.1f} s for it. If that one is stopped "
+                      "or hangs, continue or end it",
+                      data.string(), static_cast<double>(timeout.count()) / 1000.0));
+    }
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 // Says which lock file it is, and then looks for others, so of two at the same time one at least sees the
@@ -92,8 +116,23 @@ bool LockFile::claim() {
   return false;
 }
 
+// A child that was forked has the same locks; they end here for it too.
 LockFile::~LockFile() {
-  if (data_fd_ >= 0) close(data_fd_);
+  if (lock_fd_ >= 0) {
+    set(lock_fd_, F_UNLCK, 0);
+    set(lock_fd_, F_UNLCK, kLastByte);
+    close(lock_fd_);
+  }
+  close(data_fd_);
+}
+
+void LockFile::opened() const noexcept { set(lock_fd_, F_UNLCK, kLastByte); }
+
+void LockFile::closing() const noexcept { set(lock_fd_, F_RDLCK, 0); }
+
+void LockFile::keep() noexcept {
+  guard_.keep();
+  lock_fd_ = -1;
 }
 
 bool LockFile::guard() {

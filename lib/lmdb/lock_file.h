@@ -10,11 +10,23 @@
 // So whoever opens a lock file says so in the data file itself, which is one whatever its names are: by a
 // read lock (F_OFD_SETLK) on the byte whose offset is the number of the lock file's inode. Such locks go with
 // the last descriptor of their holder, and do not mix with the process's other locks.
+//
+// LMDB 0.9.26 to 0.9.31 destroys the mutexes when it closes the lock file and nobody else has it open: it
+// asks for that by its write lock on byte 0. Who opens the file at that moment waits for this lock, and then
+// takes the mutexes as they are: no transaction begins there (EINVAL) until all have closed it. So two locks
+// on the lock file keep that from happening among processes of this library, whatever their LMDB is:
+//  - Who is about to close has a read lock on byte 0. So LMDB never sees itself as the last one, destroys
+//  nothing,
+//    and whoever comes next finds mutexes that work, or is alone and makes them anew.
+//  - Opening may fail after LMDB has found itself alone, and then it destroys them too. So one opens at a
+//  time, by a
+//    write lock on the last byte. The kernel releases it after LMDB's own when its holder is killed.
 #pragma once
 
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 
@@ -32,19 +44,25 @@ inline constexpr std::uint64_t kLockFileBytes = kLeastLockFileBytes + 4096;
 class LockFile {
  public:
   // Says that `directory`/lock.mdb, which is there, is about to be opened for `data`. Throws Error(kBusy)
-  // when others have the data file open with another lock file, or this one was cut short while they have it.
-  // Where the file system has no such locks, nobody is refused. Throws Error(kIo) when one of the files is
-  // not there.
-  LockFile(const std::filesystem::path& directory, const std::filesystem::path& data);
+  // when others have the data file open with another lock file, or this one was cut short while they have it,
+  // or another one is still opening it after `timeout`. Where the file system has no such locks, nobody is
+  // refused. Throws Error(kIo) when one of the files is not there.
+  LockFile(const std::filesystem::path& directory, const std::filesystem::path& data,
+           std::chrono::milliseconds timeout);
+  // LMDB has closed it, or never opened it.
   ~LockFile();
   LockFile(const LockFile&) = delete;
   LockFile& operator=(const LockFile&) = delete;
 
-  // After LMDB has opened it: guards what it has mapped. Returns false if that may be another file.
+  // LMDB has opened it, and others may.
+  void opened() const noexcept;
+  // Guards what LMDB has mapped. Returns false if that may be another file.
   bool guard();
+  // LMDB is about to close it.
+  void closing() const noexcept;
 
-  // What LMDB has mapped will never be unmapped.
-  void keep_guarded() noexcept { guard_.keep(); }
+  // What LMDB has open and mapped stays so for ever. Closing a descriptor would drop LMDB's locks.
+  void keep() noexcept;
 
   // Whether something was cut off that this process has touched.
   [[nodiscard]] bool hit() const noexcept { return guard_.hit(); }
@@ -58,6 +76,7 @@ class LockFile {
 
   const std::filesystem::path path_;
   int data_fd_ = -1;
+  int lock_fd_ = -1;
   ino_t inode_ = 0;
   mutable std::atomic<bool> cut_{false};
   os::FaultGuard guard_;
