@@ -41,7 +41,7 @@ def quick_files() -> Files:
     """Some of Boost's headers, by the rule that chooses the kernel's files."""
     package = quickstart.CORPORA / "boost-package"
     path = quickstart.CORPORA / "boost-5k"
-    versions = quickstart.unpack(["libboost1.81-dev"], package)
+    versions = quickstart.unpack([quickstart.BOOST], package)
     if not path.is_dir():
         partial = path.with_name(path.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)

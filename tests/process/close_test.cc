@@ -1,6 +1,7 @@
-// Processes that open and close one store at the same time. LMDB 0.9.26 to 0.9.31 destroys the mutexes in the lock
-// file when it is the last to close it, also under the hands of one that opens it at that moment: then there is
-// an error where none is due, or a process that hangs. TOKCASK_TEST_OPENS=20000 makes it a long test.
+// Processes that open and close one store at the same time. LMDB 0.9.26 to 0.9.31 destroys the mutexes in the
+// lock file when it is the last to close it, also under the hands of one that opens it at that moment: then
+// there is an error where none is due, or a process that hangs. TOKCASK_TEST_OPENS=20000 makes it a long
+// test.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
