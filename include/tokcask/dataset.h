@@ -94,7 +94,7 @@ class TOKCASK_API TokenDataset {
   [[nodiscard]] CacheKey key(std::size_t index) const;
   // With MissingKeys::kDrop, the index in the list given of each item; empty if nothing was dropped.
   [[nodiscard]] std::span<const std::size_t> kept() const noexcept;
-  // The keys in 8 to 12 bytes each, for open_packed() in another process of this machine.
+  // The keys in 16 bytes each, or 20 beside keys of another tokenizer or length, for open_packed() in another process of this machine.
   [[nodiscard]] std::vector<std::byte> packed_keys() const;
 
   // Has the pages of these items read into the page cache, in file order, by a thread of this process.

@@ -48,8 +48,8 @@ class TOKCASK_API CacheKey {
   std::int32_t sequence_len_;
 };
 
-// The identity of a piece of text: the first 16 hex digits of SHA-256 over `kind`, a NUL byte, and the
-// text's bytes. `kind` says what will be made of the text ("file": the tokenizer applied to it as it is, as
+// The identity of a piece of text: the first 32 hex digits, 128 bits, of SHA-256 over `kind`, a NUL byte, and
+// the text's bytes. `kind` says what will be made of the text ("file": the tokenizer applied to it as it is, as
 // `tokcask warm` does), so that one text tokenized by two recipes has two identities.
 [[nodiscard]] TOKCASK_API std::string section_id(std::string_view text, std::string_view kind = "text");
 

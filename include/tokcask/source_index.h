@@ -31,7 +31,7 @@ struct SourceFile {
   std::string name;  // within its directory, bytes as the file system has them
   FileIdentity identity;
   SourceKind kind = SourceKind::kSection;
-  std::array<std::uint8_t, 8> section{};  // the 16 hex digits of section_id(content, "file"), as bytes
+  std::array<std::uint8_t, 16> section{};  // the 32 hex digits of section_id(content, "file"), as bytes
 };
 
 // All remembered files of one directory, sorted by name.

@@ -75,7 +75,8 @@ std::uint64_t Writer::Room::tree_pages(std::uint64_t changes, std::uint64_t node
   const std::uint64_t chunks = std::min(changes, slots / rows::kEntriesPerChunk + 1) +
                                std::min(changes, slots / rows::kStampsPerChunk + 1) +
                                changes / rows::kEntriesPerChunk + changes / rows::kStampsPerChunk + 2;
-  const std::uint64_t meta_leaves = std::min(chunks, meta.leaf_pages) + chunks / 16 + 1;
+  // A leaf for each, and for the row of the section id that each change may write or erase.
+  const std::uint64_t meta_leaves = std::min(chunks + changes, meta.leaf_pages) + chunks / 16 + 1;
   const std::uint64_t meta_branches = std::min(meta.branch_pages, meta_leaves) + meta.depth + 1;
   return leaves + branches + chunks + meta_leaves + meta_branches + kMainAndFreeList;
 }
@@ -95,6 +96,8 @@ void Writer::Need::add(const Item& item, std::uint64_t page_bytes) {
   ++count;
   value_pages += pages;
   node_bytes += 10 + key + (pages > 0 ? 8 : size);
+  const std::string_view section = item.first.section_id();
+  if (!rows::pack_section(section)) node_bytes += 10 + 8 + record::round_up(section.size(), 8);
 }
 
 std::uint64_t Writer::Need::pages(const Room& room, std::uint64_t removed, std::uint64_t freed) const {

@@ -112,7 +112,7 @@ std::string_view CacheKey::tokenizer_sha() const noexcept {
 
 std::string section_id(std::string_view text, std::string_view kind) {
   const auto digest = sha256({kind, std::string_view("\0", 1), text});
-  return hex(digest.data(), 8);
+  return hex(digest.data(), 16);
 }
 
 std::string sha256_hex(std::string_view bytes) {

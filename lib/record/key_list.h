@@ -1,18 +1,19 @@
 // A list of keys in little space: what a data set's keys take in a pickle and in shared memory. A format, no
 // I/O.
 //
-// Most keys of one list differ in their section alone, which is 16 hex digits: such a key takes 8 bytes, and
-// a list of one million 8 MB instead of 90. Layout, little-endian, every part at a multiple of 8 bytes:
+// Most keys of one list differ in their section alone, which is 32 hex digits, or 16 of older programs: such a
+// key takes 16 or 8 bytes, and a list of one million 16 MB instead of 106. Layout, little-endian, every part at
+// a multiple of 8 bytes:
 //
-//   u32 version (1), u32 flags (bit 0: there are suffix numbers), u64 number of suffixes, u64 number of keys,
-//   u64 bytes of text
-//   sections    u64 per key: the section id's 16 lower-case hex digits as a number; for any other section id
-//               its place in the text: offset * 65536 + bytes
+//   u32 version (1), u32 flags (bit 0: there are suffix numbers; bit 1: wide), u64 number of suffixes, u64
+//   number of keys, u64 bytes of text
+//   sections    u64 per key: the section id's 16 lower-case hex digits as a number; for one that is in the
+//               text its place there: offset * 65536 + bytes. In a wide list, which has a section of 32
+//               digits, two u64 per key: the first is as before, the second the last 16 of 32 digits, or 0
 //   numbers     u32 per key: which suffix follows the section in the canonical key, "|sha|len"; the top bit
-//   says
-//               that the section is in the text. Left out when all keys have suffix 0 and hex sections
-//   text        the suffixes, each with a u32 of its bytes before it; then the sections that are not hex
-//   digits
+//               says that the section is in the text, the next one, in a wide list, that it has 16 digits.
+//               Left out when all keys have suffix 0 and none of these bits
+//   text        the suffixes, each with a u32 of its bytes before it; then the sections that are neither
 #pragma once
 
 #include <cstddef>
@@ -40,7 +41,7 @@ class KeyList {
   // text itself only when a key is made of it.
   static std::optional<KeyList> of(std::span<const std::byte> bytes);
 
-  [[nodiscard]] std::size_t size() const noexcept { return sections_.size(); }
+  [[nodiscard]] std::size_t size() const noexcept { return sections_.size() / words_; }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
 
   // Writes the canonical key into `key`. No check of its characters: for look-ups. Empty if the bytes have
@@ -63,8 +64,12 @@ class KeyList {
     return suffix_numbers_.empty() ? 0 : suffix_numbers_[index];
   }
 
+  // Hex digits of a section that is not in the text.
+  [[nodiscard]] std::size_t digits_of(std::uint32_t number) const noexcept;
+
   std::span<const std::byte> bytes_;
-  std::span<const std::uint64_t> sections_;
+  std::span<const std::uint64_t> sections_;  // `words_` for each key
+  std::size_t words_ = 1;
   std::span<const std::uint32_t> suffix_numbers_;
   std::string_view text_;
   std::vector<std::string_view> suffixes_;

@@ -91,8 +91,8 @@ FileIdentity read_identity(Reader& in) {
 
 constexpr std::uint64_t kCutsAtLength = 1;
 constexpr std::uint64_t kCutsToPrefix = 2;
-constexpr std::uint32_t kDirectoryVersion = 1;
-constexpr std::size_t kFileBytes = 44;  // of one file in a directory row, before its name
+constexpr std::uint32_t kDirectoryVersion = 2;
+constexpr std::size_t kFileBytes = 52;  // of one file in a directory row, before its name
 
 }  // namespace
 
@@ -135,14 +135,14 @@ bool is_current(std::span<const std::byte> chunk, std::uint32_t slot, std::uint6
   return row.tokenizer != 0 && row.generation == generation;
 }
 
-void unpack_section(std::uint64_t packed, std::string& out) {
-  out.resize(16);
-  for (std::size_t i = 16; i-- > 0; packed >>= 4) out[i] = kDigits[packed & 15];
+void append_section(std::uint64_t packed, std::string& out) {
+  out.resize(out.size() + 16);
+  for (std::size_t i = out.size(), end = i - 16; i-- > end; packed >>= 4) out[i] = kDigits[packed & 15];
 }
 
 std::string unpack_section(std::uint64_t packed) {
   std::string out;
-  unpack_section(packed, out);
+  append_section(packed, out);
   return out;
 }
 
@@ -189,7 +189,7 @@ std::optional<SourceDirectory> decode_directory(std::string_view path, std::span
   SourceDirectory files(count);
   for (SourceFile& file : files) {
     file.identity = read_identity(in);
-    file.section = in.value<std::array<std::uint8_t, 8>>();
+    file.section = in.value<decltype(file.section)>();
     const auto kind = in.value<std::uint8_t>();
     in.value<std::uint8_t>();
     file.name = in.text(in.value<std::uint16_t>());

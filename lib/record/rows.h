@@ -9,7 +9,7 @@
 //    T  number    a tokenizer's sha as text, interned: entries name it by number (from 1)
 //    E  chunk     127 EntryRows: one per slot, 4,064 bytes: one overflow page
 //    A  chunk     510 last access times, u64 nanoseconds, by slot, 4,080 bytes: one overflow page
-//    L  slot      the section id as text, when it is not 16 lower-case hex digits
+//    L  slot      the section id as text, when it is not 16 lower-case hex digits, which older programs made
 //    R  run id    RunRow
 //    H  chunk     127 HistoryRows, 4,064 bytes: one overflow page; a ring of what became of entries
 //    P  sha hash  what is known of a tokenizer (see encode_traits)
@@ -168,17 +168,19 @@ std::span<const std::byte> bytes_of(const Row& row) noexcept {
 // The 16 lower-case hex digits of a section id as a number, or nothing if it is not that.
 std::optional<std::uint64_t> pack_section(std::string_view section_id) noexcept;
 std::string unpack_section(std::uint64_t packed);
-void unpack_section(std::uint64_t packed, std::string& out);  // replaces what is in `out`
+void append_section(std::uint64_t packed, std::string& out);
 
 // Text in a row: its bytes, then zeros up to a multiple of 8. Holds no NUL itself.
 std::vector<std::byte> encode_text(std::string_view text);
 std::string_view decode_text(std::span<const std::byte> value) noexcept;
 
-// A directory row: u32 version (1), u32 file count, u32 path bytes, u32 0, the path, then per file
-//   u64 size, i64 mtime, i64 ctime, u64 inode, 8 bytes section, u8 kind, u8 0, u16 name bytes, the name
-// packed without gaps, then zeros up to a multiple of 8. A file with a longer name is left out.
+// A directory row: u32 version (2), u32 file count, u32 path bytes, u32 0, the path, then per file
+//   u64 size, i64 mtime, i64 ctime, u64 inode, 16 bytes section, u8 kind, u8 0, u16 name bytes, the name
+// packed without gaps, then zeros up to a multiple of 8. A file with a longer name is left out. In version 1
+// a section had 8 bytes, which do not name one any more: such a row is as good as none, for this program and,
+// the other way round, for those that know version 1 alone.
 std::vector<std::byte> encode_directory(std::string_view path, const SourceDirectory& files);
-// Nothing if it is damaged or of another path.
+// Nothing if it is damaged, of another path, or of another version.
 std::optional<SourceDirectory> decode_directory(std::string_view path, std::span<const std::byte> value);
 
 // The path that it is of; nothing if that is damaged.

@@ -191,7 +191,7 @@ void bind_dataset(nb::module_& module) {
             const std::vector<std::byte> packed = self.value().packed_keys();
             return nb::bytes(packed.data(), packed.size());
           },
-          "The keys in 8 to 12 bytes each, for Dataset(root, packed=...).")
+          "The keys in 16 to 20 bytes each, for Dataset(root, packed=...).")
       .def(
           "prefetch",
           [](Dataset& self, nb::handle indices) {

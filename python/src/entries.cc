@@ -5,11 +5,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,14 +66,24 @@ nb::tuple to_python(Columns columns) {
   return nb::make_tuple(keys, array_of(std::move(columns.lengths)), array_of(std::move(columns.ids)), masks);
 }
 
-// 16 lower-case hex digits as a number, which is what nearly all section ids are; nothing for others.
-std::optional<std::uint64_t> to_number(std::string_view section_id) {
+// The two halves of 32 lower-case hex digits as numbers, which is what nearly all section ids are; nothing for
+// others.
+std::optional<std::array<std::uint64_t, 2>> to_numbers(std::string_view section_id) {
   const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  if (section_id.size() != 16 || !std::all_of(section_id.begin(), section_id.end(), is_digit))
+  if (section_id.size() != 32 || !std::all_of(section_id.begin(), section_id.end(), is_digit))
     return std::nullopt;
-  std::uint64_t number = 0;
-  std::from_chars(section_id.data(), section_id.data() + section_id.size(), number, 16);
-  return number;
+  std::array<std::uint64_t, 2> numbers{};
+  for (const std::size_t half : {0, 1}) {
+    const char* const digits = section_id.data() + 16 * half;
+    std::from_chars(digits, digits + 16, numbers[half], 16);
+  }
+  return numbers;
+}
+
+// Two numbers per section: an array of [sections, 2].
+nb::object pairs_of(std::vector<std::uint64_t> numbers) {
+  const auto sections = static_cast<Py_ssize_t>(numbers.size() / 2);
+  return array_of(std::move(numbers)).attr("reshape")(sections, 2);
 }
 
 // A store that is only looked at: no run, no hit, no access.
@@ -131,15 +143,17 @@ class EntryReader : public Logged<TokenizedCache> {
     without_gil([&](TokenizedCache& store) {
       const auto length = sequence_len == 0 ? std::nullopt : std::optional(sequence_len);
       for (const CacheKey& key : store.keys(tokenizer_sha, length)) {
-        const std::optional<std::uint64_t> number = to_number(key.section_id());
-        if (!number) others.emplace_back(sections.size(), key.section_id());
-        sections.push_back(number.value_or(0));
+        const auto numbers = to_numbers(key.section_id());
+        if (!numbers) others.emplace_back(lengths.size(), key.section_id());
+        for (const std::uint64_t number : numbers.value_or(std::array<std::uint64_t, 2>{})) {
+          sections.push_back(number);
+        }
         lengths.push_back(key.sequence_len());
       }
     });
     nb::dict named;
     for (const auto& [row, section] : others) named[nb::int_(row)] = section;
-    return nb::make_tuple(array_of(std::move(sections)), array_of(std::move(lengths)), named);
+    return nb::make_tuple(pairs_of(std::move(sections)), array_of(std::move(lengths)), named);
   }
 
   [[nodiscard]] nb::object source_sections() {
@@ -150,13 +164,17 @@ class EntryReader : public Logged<TokenizedCache> {
         if (!files) continue;
         for (const SourceFile& file : *files) {
           if (file.kind != SourceKind::kSection) continue;
-          std::uint64_t number = 0;
-          for (const std::uint8_t byte : file.section) number = number << 8 | byte;
-          sections.push_back(number);
+          for (const std::size_t half : {0, 1}) {
+            std::uint64_t number = 0;
+            for (const std::uint8_t byte : std::span(file.section).subspan(8 * half, 8)) {
+              number = number << 8 | byte;
+            }
+            sections.push_back(number);
+          }
         }
       }
     });
-    return array_of(std::move(sections));
+    return pairs_of(std::move(sections));
   }
 
   [[nodiscard]] std::uint64_t damaged() const noexcept { return damaged_; }
@@ -204,11 +222,11 @@ void bind_entries(nb::module_& module) {
           nb::sig(
               "def keys(self, tokenizer_sha: str, sequence_len: int) -> "
               "tuple[numpy.typing.NDArray[numpy.uint64], numpy.typing.NDArray[numpy.int32], dict[int, str]]"),
-          "All keys in key order: sections as numbers, sequence lengths, and by row the sections that are "
-          "none.")
+          "All keys in key order: sections as two numbers each, the halves of 32 hex digits, sequence "
+          "lengths, and by row the sections that are none.")
       .def("source_sections", &EntryReader::source_sections,
            nb::sig("def source_sections(self) -> numpy.typing.NDArray[numpy.uint64]"),
-           "The sections of all remembered files, directory by directory, by name within.")
+           "The sections of all remembered files as in keys(), directory by directory, by name within.")
       .def_prop_ro("damaged", &EntryReader::damaged, "Records that next() has left out.")
       .def("close", &EntryReader::close, "Releases the store.");
 }

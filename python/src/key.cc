@@ -29,7 +29,7 @@ sequence_len   tokens that were kept at most, from 1 to 2**31 - 1
 ValueError when a part is empty, holds '|' or a control character, when the length is out of range, or when
 the canonical form is longer than 504 bytes. TypeError for parts of another type, bool included.)";
 
-constexpr const char* kSectionId = R"(The identity of a text: 16 hexadecimal digits, made of its content.
+constexpr const char* kSectionId = R"(The identity of a text: 32 hexadecimal digits, 128 bits of a hash of its content.
 
 kind says what will be made of the text, so that one text tokenized by two recipes has two identities. The
 text is hashed as UTF-8; ValueError if it cannot be encoded, or if kind holds a NUL.)";

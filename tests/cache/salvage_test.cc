@@ -305,9 +305,9 @@ TEST_CASE("an older record in an old page is not taken for an entry that was evi
     return false;
   };
   Content bytes = content(f.data());
-  // Nothing of the newer one is left: its leaf, and old copies of the entry rows, in which its section is a
-  // number.
-  const std::uint64_t number = std::stoull(std::string(again.section_id()), nullptr, 16);
+  // Nothing of the newer one is left: its leaf, and old copies of the entry rows, in which its section is the
+  // hash of its id.
+  const std::uint64_t number = record::hash_key(again.section_id());
   const std::string_view row(reinterpret_cast<const char*>(&number), sizeof number);
   std::size_t free_page = 0;
   for (std::size_t page = 2; page < pages(bytes); ++page) {

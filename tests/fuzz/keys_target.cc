@@ -20,12 +20,15 @@ std::vector<std::string> seeds() {
   const CacheKey hex("0123456789abcdef", kSha, 2048);
   const CacheKey other("0123456789abcdef", std::string(64, 'b'), 1);
   const CacheKey text("a section by name", kSha, 2048);
+  const CacheKey wide("0123456789abcdef0123456789abcdef", kSha, 2048);
   return {"0123456789abcdef|" + kSha + "|2048",
           "s|t|1",
           "s|t|2147483647",
           "s|t|-1",
           packed({}),
           packed({hex, hex}),
+          packed({wide, wide}),
+          packed({wide, hex, text, other}),
           packed({hex, other, text}),
           packed({text, hex, text, other, hex})};
 }

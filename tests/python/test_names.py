@@ -64,7 +64,7 @@ def test_every_name_of_the_contract(tmp_path: pathlib.Path) -> None:
 
 def test_functions_of_the_contract(tmp_path: pathlib.Path, tokenizer: object) -> None:
     assert re.fullmatch("[0-9a-f]{64}", tokenizer_sha256(tokenizer))
-    assert re.fullmatch("[0-9a-f]{16}", section_id("text"))
+    assert re.fullmatch("[0-9a-f]{32}", section_id("text"))
     assert section_id("text", kind="text") == section_id("text")
     assert section_id("text", kind="file") != section_id("text")
     rows, stats = pretokenize_rows([{"text": "some text"}], tokenizer=tokenizer, sequence_len=16, cache=None)
@@ -108,7 +108,7 @@ def test_dataset_of_the_contract(tmp_path: pathlib.Path) -> None:
 def test_section_id_is_the_documented_hash() -> None:
     import hashlib
 
-    assert section_id("täxt", "file") == hashlib.sha256(b"file\0" + "täxt".encode()).hexdigest()[:16]
+    assert section_id("täxt", "file") == hashlib.sha256(b"file\0" + "täxt".encode()).hexdigest()[:32]
 
 
 def test_all_names_can_be_imported() -> None:

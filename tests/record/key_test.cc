@@ -75,11 +75,18 @@ TEST_CASE("parse takes only what canonical() gives") {
 
 TEST_CASE("section ids and hashes") {
   // SHA-256 of "text\0hello" and of "abc", by another program.
-  CHECK(section_id("hello") == "306f89347195cc05");
+  CHECK(section_id("hello") == "306f89347195cc05509ddca47462e259");
   CHECK(section_id("hello", "file") != section_id("hello"));
-  CHECK(section_id("").size() == 16);
+  CHECK(section_id("").size() == 32);
   CHECK(section_id("b", "a") != section_id(std::string("\0b", 2), "a"));
   CHECK(sha256_hex("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_CASE("texts whose hashes have the same first 64 bits are two sections") {
+  const std::string one = section_id("1d857322d0f7f976", "file");
+  const std::string other = section_id("1c2720a927f0cb3e", "file");
+  CHECK(one.substr(0, 16) == other.substr(0, 16));
+  CHECK(one != other);
 }
 
 }  // namespace tokcask

@@ -122,6 +122,20 @@ TEST_CASE("warm: what it stores is what get prints") {
   CHECK(outcome.out == "104 101 108\n");
 }
 
+TEST_CASE("warm: files whose hashes have the same first 64 bits are two sections, each with its own tokens") {
+  const Fixture f;
+  const std::vector<std::string> texts{"1d857322d0f7f976", "1c2720a927f0cb3e"};
+  for (const std::string& text : texts) f.file(text, text);
+  CHECK(f.warm({"--tokenizer", "bytes"})["misses"] == 2);
+  CHECK(f.warm({"--tokenizer", "bytes"})["files_read"] == 0);
+  auto cache = TokenizedCache::open(f.store());
+  for (const std::string& text : texts) {
+    const auto hit = cache.get({section_id(text, "file"), cli::bytes_tokenizer_sha256(), 100});
+    REQUIRE(hit);
+    CHECK(std::ranges::equal(hit->input_ids(), text));
+  }
+}
+
 TEST_CASE("warm: equal files are tokenized once, and the run's figures say the same") {
   const Fixture f;
   for (const char* name : {"a", "b", "d/c", "d/d"}) f.file(name, "same");

@@ -17,9 +17,9 @@
 
 namespace tokcask::warm {
 
-using SectionBytes = std::array<std::uint8_t, 8>;
+using SectionBytes = std::array<std::uint8_t, 16>;
 
-// The 16 hex digits of a section id, and back.
+// The 32 hex digits of a section id, and back.
 [[nodiscard]] std::string section_hex(const SectionBytes& section);
 [[nodiscard]] SectionBytes section_bytes(std::string_view hex);
 

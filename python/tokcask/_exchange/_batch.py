@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +61,7 @@ def _mixed(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 class _Plan:
-    """The keys of a selection in 12 bytes each, and the order in which to fetch them."""
+    """The keys of a selection in 20 bytes each, and the order in which to fetch them."""
 
     def __init__(self, reader: EntryReader, selection: Selection) -> None:
         self._reader = reader
@@ -71,18 +72,22 @@ class _Plan:
 
     def by_path(self) -> npt.NDArray[np.intp]:
         """By the first file that has the section; those that no file has behind, in key order."""
-        sections, first = np.unique(self._reader.source_sections(), return_index=True)
-        rank = np.full(len(self._sections), np.iinfo(np.int64).max)
-        if len(sections) > 0:
-            place = np.minimum(np.searchsorted(sections, self._sections), len(sections) - 1)
-            known = sections[place] == self._sections
-            rank[known] = first[place[known]]
+        sources = self._reader.source_sections()
+        _, first, number = np.unique(
+            np.concatenate([sources, self._sections]), axis=0, return_index=True, return_inverse=True
+        )
+        rank = first[number.reshape(-1)[len(sources) :]]
+        rank[rank >= len(sources)] = len(sources)
+        rank[list(self._named)] = len(sources)  # zeros among the numbers
         return np.argsort(rank, kind="stable")
 
     def shuffled(self, seed: int) -> npt.NDArray[np.intp]:
         """By a hash of seed and key: other entries that come or go do not change the order of the rest."""
-        values = self._sections.copy()
+        values = self._sections[:, 0] ^ self._sections[:, 1]
         for row, section in self._named.items():
+            if re.fullmatch("[0-9a-f]{16}", section):  # of before ids had 32 digits
+                values[row] = int(section, 16)
+                continue
             digest = hashlib.blake2b(section.encode(), digest_size=8).digest()
             values[row] = int.from_bytes(digest, "little")
         mark = _mixed(np.array([seed], np.uint64))
@@ -90,7 +95,7 @@ class _Plan:
         return np.argsort(rank, kind="stable")
 
     def _key(self, row: int) -> CacheKey:
-        section = self._named.get(row) or f"{int(self._sections[row]):016x}"
+        section = self._named.get(row) or "".join(f"{int(half):016x}" for half in self._sections[row])
         return CacheKey(section, self._selection.tokenizer_sha, int(self._lengths[row]))
 
     def batches(self, order: npt.NDArray[np.intp]) -> Iterator[list[CacheKey]]:

@@ -48,11 +48,11 @@ class ImportReport:
 
 
 def content_section(ids: Int32s, mask: Int32s | None = None) -> str:
-    """The section of a document that has no name: 16 hex digits of the hash of its ids."""
+    """The section of a document that has no name: 32 hex digits of the hash of its ids."""
     digest = hashlib.sha256(b"tokens\0" + ids.astype("<i4", copy=False).tobytes())
     if mask is not None:
         digest.update(b"mask\0" + mask.astype("<i4", copy=False).tobytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def import_tokens(
                   integers, and attention_mask, section_id, tokenizer_sha and sequence_len where it has them
     tokenizer     what made the tokens: its file, or its sha. Megatron's files do not tell
     sequence_len  the sequence length that they were made for, likewise. A longer document is a ValueError
-    section       the section of a document without section_id: 'content', 16 hex digits of the SHA-256 of b"tokens"
+    section       the section of a document without section_id: 'content', 32 hex digits of the SHA-256 of b"tokens"
                   and a NUL byte, then the ids as int32 (and b"mask", a NUL byte and the mask, if it is not all
                   ones), or 'index', the name of the file and the document's number
     eod           take this token off the end of each document, where it is there
