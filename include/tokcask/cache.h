@@ -81,11 +81,12 @@ class TOKCASK_API TokenizedCache {
   // The committed entry under each key, or nothing; otherwise as entries().
   [[nodiscard]] std::vector<std::optional<Entry>> peek_many(std::span<const CacheKey> keys);
 
-  // Stores a copy of `tokens`; an entry of the same key is replaced. Visible to this process at once, to
-  // others after the next commit. Throws Error(kInvalidArgument) and stores nothing for a mask of another
-  // length. May wait when the commit thread is behind. A put for which only protected entries could be
-  // evicted is declined at commit: counted in stats(), explained once in a warning. `options` is for entries
-  // that were made elsewhere and keep their times.
+  // Stores a copy of `tokens`; an entry of the same key is replaced. One that has these very tokens stays, as
+  // if it were put now, and takes no room. Visible to this process at once, to others after the next commit.
+  // Throws Error(kInvalidArgument) and stores nothing for a mask of another length. May wait when the commit
+  // thread is behind. A put for which only protected entries could be evicted is declined at commit: counted
+  // in stats(), explained once in a warning. `options` is for entries that were made elsewhere and keep their
+  // times.
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options = {});
 
   // Makes the last access of the committed entry under `key` not older than `last_access_ns` (now, if that is

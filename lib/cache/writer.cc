@@ -414,6 +414,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   Candidates items;
   for (const Item& item : batch.puts)
     items.push_back({&item, item.second.dated ? item.second.stamp : kNever});
+  if (const Keys kept = keep_same(items); !kept.empty()) on_done(kept);
   std::sort(items.begin(), items.end(), comes_first);
   const auto done = [&](std::size_t from, std::size_t count) {
     Keys keys;
@@ -523,6 +524,36 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     commit.commit();
     extras.committed();
   }
+}
+
+// Two processes that both missed put the same, and the second must neither take room nor lose the entry.
+Writer::Keys Writer::keep_same(Candidates& items) const {
+  Keys kept;
+  const lmdb::ReadTransaction snapshot(*environment_);
+  if (items.empty() || snapshot.stat(Table::kRecords).entries == 0) return kept;
+  const lmdb::Cursor cursor(snapshot, Table::kRecords);
+  std::sort(items.begin(), items.end(), by_key);  // neighbours share pages
+  std::erase_if(items, [&](const Candidate& item) {
+    const std::string& key = item.key().canonical();
+    const auto value = cursor.find(record::PaddedKey(key).bytes());
+    const char* reason = nullptr;
+    const auto there = value ? record::decode(*value, record::hash_key(key), &reason) : std::nullopt;
+    const PendingTokens& tokens = item.put().tokens;
+    if (!there || !std::ranges::equal(there->ids, tokens.ids()) ||
+        !std::ranges::equal(there->mask, tokens.mask()) || !record::checksum_ok(*there)) {
+      return false;
+    }
+    const std::uint32_t slot = there->header.slot;
+    const auto chunk =
+        snapshot.get(Table::kMeta, MetaKey(Tag::kEntries, slot / rows::kEntriesPerChunk).bytes());
+    if (!chunk || !rows::is_current(*chunk, slot, there->header.generation)) return false;
+    access_->touch(slot, item.put().stamp);
+    ++item.run().puts;
+    kept.push_back(&item.key());
+    return true;
+  });
+  environment_->require_read();
+  return kept;
 }
 
 // As put_group(), with as much else in the same commit as there is room for.

@@ -5,7 +5,8 @@
 // free list that the next transaction may reuse. It admits as many puts of a batch as should fit; while
 // writing them it looks at the page numbers that LMDB gives, and aborts and takes fewer before a commit could
 // pass the cap. When not even one put fits, it evicts; when nothing may be evicted, it declines the put. A
-// put with a last access of its own evicts only what was last used before that.
+// put with a last access of its own evicts only what was last used before that. A put of the tokens that are
+// stored already writes nothing.
 //
 // Pages freed by transaction N can be reused by transaction N+2, and not before every snapshot older than N
 // is gone. Copy-on-write also needs pages to delete: a reserve is never given to puts.
@@ -186,6 +187,9 @@ class Writer {
 
   // With values of `value_pages` in mind, if that is not 0.
   [[nodiscard]] Room measure(std::uint64_t max_bytes, std::uint64_t value_pages = 0) const;
+  // Takes those out of `items` that have the tokens which are stored under their key. Their entries are as if
+  // they were put now, and take no room.
+  [[nodiscard]] Keys keep_same(Candidates& items) const;
   [[nodiscard]] static std::size_t fitting(const Room& room, const Candidates& items, std::size_t at,
                                            std::size_t most);
   [[nodiscard]] static bool may_commit(const Commit& commit, const Room& room, std::uint64_t changes,

@@ -62,7 +62,7 @@ inline constexpr const char* kKeys =
 What tokcask.torch.TokenDataset takes. Tokens are not touched.)";
 
 inline constexpr const char* kPut =
-    R"(Stores a copy of tokens under key; an entry of the same key is replaced.
+    R"(Stores a copy of tokens under key; an entry of the same key is replaced, and one of the same tokens stays.
 
 Visible to this process at once, to others after the next commit. Arrays of any integer dtype are taken, and
 lists; ValueError, and nothing is stored, for arrays that are not 1-D, not of integers, of different lengths,

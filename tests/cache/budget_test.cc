@@ -193,6 +193,64 @@ TEST_CASE("an entry whose replacement is declined is not served any more") {
   CHECK(cache.stats().entry_count == 0);
 }
 
+TEST_CASE("a put of what is stored already keeps the entry, whatever the room") {
+  Fixture f;
+  std::uint64_t stored = 0;
+  {
+    auto cache = f.open({.max_bytes = 4 * kMiB});
+    while (cache.stats().run.declined == 0) {
+      put(cache, stored++);
+      cache.flush();
+    }
+    --stored;  // the last was declined
+  }
+  auto cache = f.open({.max_bytes = 4 * kMiB});
+  const std::uint64_t before = f.file_bytes();
+  REQUIRE(cache.stats().entry_count == stored);
+  SUBCASE("all of them") {
+    for (std::uint64_t i = 0; i < stored; ++i) put(cache, i);
+    cache.flush();
+    const RunFigures run = cache.stats().run;
+    CHECK(run.puts == stored);
+    CHECK(run.declined == 0);
+    CHECK(run.evicted == 0);
+    CHECK(cache.stats().entry_count == stored);
+    for (std::uint64_t i = 0; i < stored; ++i) REQUIRE(cache.get(key(i)));
+    CHECK(f.file_bytes() == before);
+  }
+  SUBCASE("those of this run are protected then, and the others make room") {
+    for (std::uint64_t i = 0; i < 20; ++i) put(cache, i);
+    cache.flush();
+    for (std::uint64_t i = 0; i < stored; ++i) put(cache, 5000 + i);
+    cache.flush();
+    for (std::uint64_t i = 0; i < 20; ++i) CHECK(holds(cache, i));
+    CHECK(cache.stats().run.evicted == stored - 20);
+  }
+  SUBCASE("with other tokens, or another mask, it is replaced or gone") {
+    const CacheKey one = key(1);
+    Ids other = ids(1, kLength);
+    other.back() = 7;
+    cache.put(one, {.input_ids = other});
+    Ids mask(kLength, 1);
+    mask[0] = 0;
+    cache.put(key(2), {.input_ids = ids(2, kLength), .attention_mask = mask});
+    cache.flush();
+    if (const auto view = cache.get(one)) CHECK(copy_of(view->input_ids()) == other);
+    if (const auto view = cache.get(key(2))) CHECK(copy_of(view->attention_mask()) == mask);
+  }
+  SUBCASE("not one that is damaged") {
+    cache.close();
+    change_record(f, key(1), [](std::vector<std::byte>& bytes) { bytes[16] ^= std::byte{1}; });
+    change_record(f, key(2), [](std::vector<std::byte>& bytes) { bytes[32] ^= std::byte{1}; });
+    auto again = f.open({.max_bytes = 6 * kMiB});
+    put(again, 1);
+    put(again, 2);
+    again.flush();
+    CHECK(again.get(key(1)));
+    CHECK(again.get(key(2)));
+  }
+}
+
 TEST_CASE("also where readers hold every free page, nothing is served whose replacement is declined") {
   Fixture f;
   auto cache = f.open({.max_bytes = kMiB});
