@@ -31,6 +31,7 @@
 #include <tokcask/error.h>
 #include <tokcask/explain.h>
 #include <tokcask/export.h>
+#include <tokcask/interrupt.h>
 #include <tokcask/key.h>
 #include <tokcask/options.h>
 #include <tokcask/source_index.h>
@@ -59,8 +60,9 @@ class TOKCASK_API TokenizedCache {
   // One result per key, in the order given; looked up in one pass over one snapshot.
   [[nodiscard]] std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys);
 
-  // As get_many, but tells only whether each entry is there: tokens are not touched. Counts and records
-  // accesses the same.
+  // As get_many, but tells only whether each entry is there: tokens are not touched, unless somebody has
+  // found a damaged record in the store since it was last written anew or found whole by verify(): then they
+  // are checked as get() checks them. Counts and records accesses the same.
   [[nodiscard]] std::vector<bool> contains_many(std::span<const CacheKey> keys);
 
   // The shas of the tokenizers that entries were made with, also when none of these is left.
@@ -89,6 +91,10 @@ class TOKCASK_API TokenizedCache {
   // times.
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options = {});
 
+  // As put(), but never waits: not for the write lock, for a commit, or for room in the batch. Returns
+  // whether the entry is pending now; if not, it is counted in Stats::not_taken.
+  bool try_put(const CacheKey& key, const Tokens& tokens);
+
   // Makes the last access of the committed entry under `key` not older than `last_access_ns` (now, if that is
   // in the future); no hit is counted. Returns whether there is such an entry.
   bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns);
@@ -101,7 +107,8 @@ class TOKCASK_API TokenizedCache {
   // all that is not committed stays pending, as it does when the commit thread meets the same.
   void flush();
 
-  // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid.
+  // Flushes, ends the run, releases everything this handle holds. Idempotent. Views stay valid. Heeds no
+  // InterruptScope.
   void close();
 
   // Declares how a tokenizer truncates, so that entries of one sequence length may serve look-ups of another.

@@ -23,6 +23,7 @@ enum class Errc {
   kReadOnly,         // a write through a read-only handle
   kClosed,           // use after close()
   kUnsupported,      // e.g. a network file system
+  kInterrupted,      // a wait was given up, as an InterruptScope asked for
 };
 
 class TOKCASK_API Error : public std::runtime_error {

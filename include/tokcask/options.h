@@ -27,12 +27,16 @@ enum class VerifyPolicy {
 
 struct Options {
   // Hard cap on the size of data.mdb, in bytes. Nothing: the one that the store was last given, and
-  // kDefaultMaxBytes for a new store. A file that is larger is made smaller when it is opened for writing: by
-  // compaction, and if that does not do without the entries used least lately. Values under kMinMaxBytes are
-  // refused.
+  // kDefaultMaxBytes for a new store. A file that is larger is compacted when it is opened for writing. If
+  // that does not do, Error(kInvalidArgument), and nothing is changed, unless `shrink` is set. Values under
+  // kMinMaxBytes are refused.
   std::optional<std::uint64_t> max_bytes = {};
   static constexpr std::uint64_t kDefaultMaxBytes = std::uint64_t{10} << 30;
   static constexpr std::uint64_t kMinMaxBytes = 256 * 1024;
+
+  // Where what is stored does not fit max_bytes, remove entries, those used least lately first, until it
+  // does. An act of this open(): neither a child made by fork() nor who joins a run by `run_id` repeats it.
+  bool shrink = false;
 
   // Open an existing store without ever taking its write lock. Absent: Error(kNotFound).
   bool read_only = false;
@@ -41,6 +45,12 @@ struct Options {
   // its processes together. 0, or a run that is not alive: begin one. Handles that were inherited through
   // fork() or pickled know their run by themselves; this is for processes that a launcher starts.
   std::uint64_t run_id = 0;
+
+  // Protect what this handle's run uses from eviction, until the run ends. False: plain LRU, for a process
+  // that never ends, as a server, where whatever its run ever used would stay, and puts be declined for ever.
+  // Views stay valid, and while a run that protects is alive, what anybody used since that began stays. A run
+  // protects while one of its handles has this set.
+  bool protect_run = true;
 
   // Look without a trace: no run, no hits in the store's figures, no access times. Read-only.
   bool observe = false;

@@ -56,6 +56,7 @@ struct Stats {
   std::uint64_t max_bytes = 0;       // the budget in force for this handle
   std::uint64_t last_max_bytes = 0;  // the budget of the handle that committed last; 0: none has
   std::uint64_t pending = 0;         // puts not committed yet
+  std::uint64_t not_taken = 0;       // puts of this handle that try_put() did not take
   RunFigures run;                    // what this handle did so far, and the id of the run it belongs to
   RunFigures last_run;        // the newest run that did anything, this one included, with all its members
   std::string tokenizer_sha;  // as told by save_manifest(), or empty

@@ -96,6 +96,12 @@ void TokenizedCache::put(const CacheKey& key, const Tokens& tokens, const PutOpt
   impl_->write([&](Engine& engine, const auto& run) { engine.put(key, tokens, options, run); });
 }
 
+bool TokenizedCache::try_put(const CacheKey& key, const Tokens& tokens) {
+  check_tokens(key, tokens);
+  const auto lease = impl_->try_lease();
+  return lease->try_put(key, tokens, lease.run());
+}
+
 bool TokenizedCache::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
   return impl_->write(
       [&](Engine& engine, const auto&) { return engine.raise_last_access(key, last_access_ns); });
@@ -169,6 +175,7 @@ std::vector<std::string> TokenizedCache::tokenizers() { return impl_->lease()->t
 
 VerifyReport TokenizedCache::verify(const VerifyOptions& options) {
   VerifyReport report = impl_->lease()->verify();
+  impl_->lease()->access().note_damage(report.damaged != 0);
   if (!options.repair || is_clean(report)) return report;
   impl_->write([&](Engine& engine, const auto&) { engine.repair(report); });
   report.repaired = is_clean(impl_->lease()->verify());

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cache/fork.h"
+#include "cache/patience.h"
 #include "cache/say.h"
 #include "os/clock.h"
 
@@ -61,6 +62,7 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& 
     if (!member && options.run_id != 0) member = table.join(options.run_id);
     if (!member && choice.of_process) member = table.join_own();
     if (!member) member = table.begin(stamp);
+    if (member && !options.protect_run) table.protect_nothing(*member);
   }
   std::shared_ptr<Run> run;
   try {
@@ -98,7 +100,7 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
   run->end_if_last();
   if (!run->options.read_only) {
     try {
-      const std::lock_guard lock(commit_mutex_);
+      const auto lock = lock_patiently(commit_mutex_);
       if (handed_over()) throw Replaced{};
       const lmdb::Environment::Closing closing(*environment_);
       commit_pending(true, SaveRuns::kAll);

@@ -187,7 +187,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- Writing ----
   // All throw Replaced, and have changed nothing, when data.mdb is another file; what was pending still is.
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
-           const std::shared_ptr<Run>& run);
+           const std::shared_ptr<Run>& run) {
+    static_cast<void>(put(key, tokens, options, run, true));
+  }
+  // As put(), but rather than wait it returns false, and counts that.
+  bool try_put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run);
   bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
@@ -201,7 +205,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   CompactReport compact();
   // Makes whole what verify() found, and adds to `report` what that saved.
   void repair(VerifyReport& report);
-  Writer::Lowered lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout);
+  Writer::Lowered lower(std::uint64_t max_bytes, bool shrink, std::chrono::milliseconds lock_timeout);
 
  private:
   friend class Snapshot;
@@ -258,7 +262,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   // Writing (engine_write.cc)
   bool is_stored(const CacheKey& key);
-  // With pending_mutex_ held by `lock`: until the batch has room for `size` bytes more.
+  bool put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
+           const std::shared_ptr<Run>& run, bool wait);
+  // With pending_mutex_ held: whether the batch has room for `size` bytes more.
+  [[nodiscard]] bool has_room(std::size_t size, const Options& options);
+  // With pending_mutex_ held by `lock`: until it has.
   void wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options);
   void note_first_pending();
   // Returns whether there is one. With pending_mutex_ held.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cache/engine.h"
+#include "cache/patience.h"
 #include "os/clock.h"
 
 namespace tokcask {
@@ -72,7 +73,7 @@ bool Engine::hand_over(Engine& next, const std::shared_ptr<Run>& run, bool wait)
   // No commit may be going on: it has taken puts out of the batch.
   std::unique_lock commit(commit_mutex_, std::defer_lock);
   if (wait) {
-    commit.lock();
+    commit = lock_patiently(commit_mutex_);
   } else if (!commit.try_lock()) {
     return false;
   }

@@ -264,7 +264,8 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
         if (!found[i].record) missing.emplace(i, std::move(why));
       }
     }
-    if (with_tokens) check(found, run.options.verify);
+    // Who only asks what is there has the records read as well where one is known to be damaged.
+    if (with_tokens || access_->damage_known()) check(found, run.options.verify);
     const std::uint64_t stamp = access_->next_stamp();
     run.used(stamp);
     for (std::size_t i = 0; i < order.size(); ++i) {
@@ -291,6 +292,7 @@ void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run&
 }
 
 void Engine::report_damage(std::string_view key, const char* reason) {
+  access_->note_damage(true);
   {
     const std::lock_guard lock(message_mutex_);
     if (damage_told_.size() >= kMostDamageTold || !damage_told_.insert(record::hash_key(key)).second) return;
@@ -367,6 +369,7 @@ Stats Engine::stats(const Run& run) {
     }
     if (active_.tokenizer_sha) stats.tokenizer_sha = *active_.tokenizer_sha;
   }
+  stats.not_taken = run.not_taken;
   stats.run = run.figures();
   stats.last_run = last_run(store->last_run_id);
   return stats;

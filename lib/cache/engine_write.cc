@@ -10,6 +10,7 @@
 
 #include "cache/engine.h"
 #include "cache/file_limit.h"
+#include "cache/patience.h"
 #include "cache/verify.h"
 #include "os/clock.h"
 
@@ -28,8 +29,24 @@ constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
 }  // namespace
 
-void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
-                 const std::shared_ptr<Run>& run) {
+bool Engine::try_put(const CacheKey& key, const Tokens& tokens, const std::shared_ptr<Run>& run) {
+  try {
+    bool room = false;
+    {
+      const std::lock_guard lock(pending_mutex_);
+      require_here();
+      room = has_room(record::record_bytes(tokens.input_ids.size(), false), run->options);
+    }
+    if (room && put(key, tokens, {}, run, false)) return true;
+  } catch (const Replaced&) {
+    // Its pending puts are on the way to the new file, and so will be the next one.
+  }
+  run->not_taken.fetch_add(1, std::memory_order_relaxed);
+  return false;
+}
+
+bool Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
+                 const std::shared_ptr<Run>& run, bool wait) {
   PendingPut put;
   put.tokens = PendingTokens::copy_of(tokens);
   put.run = run;
@@ -44,7 +61,12 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
     const std::uint64_t commits = commits_done_;
     stored = is_stored(key);
     lock.lock();
-    wait_for_room(lock, size, run->options);
+    require_here();
+    if (wait) {
+      wait_for_room(lock, size, run->options);
+    } else if (!has_room(size, run->options)) {
+      return false;
+    }
     if (commits == commits_done_ || looks == kMostLooks) break;
     lock.unlock();
   }
@@ -60,6 +82,7 @@ void Engine::put(const CacheKey& key, const Tokens& tokens, const PutOptions& op
   note_first_pending();
   active_.add(key, std::move(put), environment_->page_bytes());
   if (active_.puts.size() == 1 || 2 * active_.bytes >= batch_bytes_) pending_changed_.notify_one();
+  return true;
 }
 
 // Whether the newest snapshot has a record under this key.
@@ -76,20 +99,35 @@ bool Engine::is_stored(const CacheKey& key) {
   }
 }
 
-void Engine::wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options) {
-  require_here();
+bool Engine::has_room(std::size_t size, const Options& options) {
   batch_bytes_ = options.batch_bytes;
   batch_age_ = options.batch_age;
-  const auto fits = [&] {
-    const std::size_t pending = active_.bytes + committing_.bytes;
-    return pending == 0 || pending + size <= batch_bytes_;
-  };
+  const std::size_t pending = active_.bytes + committing_.bytes;
+  return pending == 0 || pending + size <= batch_bytes_;
+}
+
+void Engine::wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t size, const Options& options) {
+  const auto fits = [&] { return has_room(size, options); };
   if (fits()) return;
   if (!start_committer()) throw no_committer();
-  ++waiting_puts_;
+  struct Waiting {  // lives with the lock held
+    unsigned& count;
+    explicit Waiting(unsigned& waiting) : count(waiting) { ++count; }
+    ~Waiting() { --count; }
+  } const waiting(waiting_puts_);
   pending_changed_.notify_one();
-  room_made_.wait(lock, [&] { return fits() || failure_ || handed_over_; });
-  --waiting_puts_;
+  const auto over = [&] { return fits() || failure_ || handed_over_; };
+  if (!Patience::is_limited()) room_made_.wait(lock, over);
+  for (Patience patience; !room_made_.wait_for(lock, Patience::kPause, over);) {
+    lock.unlock();
+    try {
+      patience.check();
+    } catch (...) {
+      lock.lock();
+      throw;
+    }
+    lock.lock();
+  }
   require_here();
   if (!fits()) std::rethrow_exception(failure_);  // nothing was stored; what is pending stays pending
 }
@@ -253,6 +291,7 @@ void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(c
   bool elsewhere = false;
   std::exception_ptr ending;
   std::exception_ptr failure;
+  bool interrupted = false;
   try {
     with_writer([&](Writer& writer) {
       elsewhere = &writer != writer_.get();
@@ -262,6 +301,10 @@ void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(c
     if (fold) last_fold_ = now;
   } catch (const Replaced&) {
     ending = std::current_exception();
+  } catch (const Error& error) {
+    ending = std::current_exception();
+    interrupted = error.code() == Errc::kInterrupted;
+    if (!interrupted) failure = ending;
   } catch (const std::exception&) {
     ending = failure = std::current_exception();
   }
@@ -284,11 +327,12 @@ void Engine::commit_pending(bool fold, SaveRuns save, const std::function<void(c
   }
   if (ending && raised) raised_ = true;
   room_made_.notify_all();
+  if (interrupted) pending_changed_.notify_one();  // the commit thread goes on with it
   if (ending) std::rethrow_exception(ending);
 }
 
 void Engine::flush() {
-  const std::lock_guard lock(commit_mutex_);
+  const auto lock = lock_patiently(commit_mutex_);
   if (handed_over()) throw Replaced{};
   commit_pending(true, SaveRuns::kOwn);
 }
@@ -338,7 +382,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
   std::span<const Victim> rest(victims);
   while (!rest.empty()) {
     {
-      const std::lock_guard lock(commit_mutex_);
+      const auto lock = lock_patiently(commit_mutex_);
       rest = rest.subspan(writer()->remove(rest, before, limits(), report));
       note_new_file(Content::kLess);
     }
@@ -348,7 +392,7 @@ void Engine::prune(const PruneOptions& options, PruneReport& report) {
 
 std::uint64_t Engine::clear() {
   const WithoutFileLimitSignal quiet;
-  const std::lock_guard lock(commit_mutex_);
+  const auto lock = lock_patiently(commit_mutex_);
   if (handed_over()) throw Replaced{};
   const std::uint64_t removed = writer()->clear(limits());
   std::uint64_t pending = 0;
@@ -366,7 +410,7 @@ CompactReport Engine::compact() {
   const WithoutFileLimitSignal quiet;
   CompactReport report;
   {
-    const std::lock_guard lock(commit_mutex_);
+    const auto lock = lock_patiently(commit_mutex_);
     if (handed_over()) throw Replaced{};
     commit_pending(true, SaveRuns::kOwn);
     report = writer()->compact(limits());
@@ -385,17 +429,17 @@ void Engine::repair(VerifyReport& report) {
     return;
   }
   const WithoutFileLimitSignal quiet;
-  const std::lock_guard lock(commit_mutex_);
+  const auto lock = lock_patiently(commit_mutex_);
   if (handed_over()) throw Replaced{};
   note(writer()->repair(limits()), report);
   note_new_file(Content::kLess);
 }
 
-Writer::Lowered Engine::lower(std::uint64_t max_bytes, std::chrono::milliseconds lock_timeout) {
+Writer::Lowered Engine::lower(std::uint64_t max_bytes, bool shrink, std::chrono::milliseconds lock_timeout) {
   const WithoutFileLimitSignal quiet;
-  const std::lock_guard lock(commit_mutex_);
-  const Writer::Lowered lowered = writer()->lower(max_bytes, {max_bytes, lock_timeout});
-  note_new_file(Content::kLess);
+  const auto lock = lock_patiently(commit_mutex_);
+  const Writer::Lowered lowered = writer()->lower(max_bytes, shrink, {max_bytes, lock_timeout});
+  note_new_file(lowered.removed == 0 ? Content::kSame : Content::kLess);
   return lowered;
 }
 

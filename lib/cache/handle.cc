@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "cache/patience.h"
 #include "cache/say.h"
 
 namespace tokcask {
@@ -63,10 +64,12 @@ Error Handle::moving_error() const {
           fmt::format("{}: other processes replace its file as fast as it is opened", root_.string())};
 }
 
+void Handle::require_writable() const {
+  if (options_.read_only) throw Error(Errc::kReadOnly, fmt::format("{}: opened read-only", root_.string()));
+}
+
 Handle::Lease Handle::writing_lease(bool to_new) {
-  if (options_.read_only) {
-    throw Error(Errc::kReadOnly, fmt::format("{}: opened read-only", root_.string()));
-  }
+  require_writable();
   return lease(to_new ? Use::kWriteToNew : Use::kWrite);
 }
 
@@ -76,7 +79,7 @@ std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engi
   const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch(); };
   std::unique_lock moving(open.moving, std::defer_lock);
   if (wait) {
-    moving.lock();
+    moving = lock_patiently(open.moving);
   } else if (!moving.try_lock()) {
     return engine;
   }
@@ -108,6 +111,7 @@ std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engi
 }
 
 void Handle::close() {
+  const InterruptScope none(nullptr);  // what is pending would be lost
   Open* const open = open_.load(std::memory_order_acquire);
   if (open->generation != fork_generation()) {
     // In a child that has not used it: nothing here is the child's to close.
@@ -145,14 +149,16 @@ void Handle::end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>&
   }
 }
 
-// A file that is larger than a budget that was given is made to fit it.
-std::shared_ptr<Engine> Handle::open_within_budget(const FileId* inspected) const {
-  std::shared_ptr<Engine> engine = Engine::open(root_, options_, inspected);
-  if (options_.read_only || !options_.max_bytes) return engine;
+// A file that is larger than a budget that was given is made to fit it, or is an error. Not for who joins a
+// run: others may have made the file larger since that was opened, and none of its members is worth less for
+// it.
+std::shared_ptr<Engine> Handle::open_within_budget() const {
+  std::shared_ptr<Engine> engine = Engine::open(root_, options_);
+  if (options_.read_only || !options_.max_bytes || options_.run_id != 0) return engine;
   for (int attempt = 0; attempt < kMostMoves && engine->file_bytes() > *options_.max_bytes; ++attempt) {
     Writer::Lowered lowered;
     try {
-      lowered = engine->lower(*options_.max_bytes, options_.lock_timeout);
+      lowered = engine->lower(*options_.max_bytes, options_.shrink, options_.lock_timeout);
     } catch (const Replaced&) {
     }
     if (lowered.bytes_after < lowered.bytes_before) {
@@ -170,7 +176,8 @@ std::shared_ptr<Engine> Handle::open_within_budget(const FileId* inspected) cons
 
 std::unique_ptr<Handle::Open> Handle::start(const Open* inherited) const {
   auto open = std::make_unique<Open>();
-  open->engine = open_within_budget(inherited == nullptr ? nullptr : &inherited->file);
+  open->engine =
+      inherited == nullptr ? open_within_budget() : Engine::open(root_, options_, &inherited->file);
   Engine::RunChoice choice{.run = std::nullopt, .of_process = of_process_};
   if (inherited != nullptr) choice.run = inherited->ref;
   open->run = open->engine->begin_run(options_, choice);

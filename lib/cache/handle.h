@@ -91,6 +91,12 @@ class Handle {
     throw moving_error();
   }
 
+  // As lease(), for an act that writes but must not wait for a commit.
+  [[nodiscard]] Lease try_lease() {
+    require_writable();
+    return lease(Use::kRead);
+  }
+
   // Waits for the leases of other threads. Idempotent. Throws what the last commit throws, when all is
   // closed.
   void close();
@@ -102,10 +108,11 @@ class Handle {
   static constexpr int kMostMoves = 64;
 
   [[nodiscard]] std::unique_ptr<Open> start(const Open* inherited) const;
-  [[nodiscard]] std::shared_ptr<Engine> open_within_budget(const FileId* inspected) const;
+  [[nodiscard]] std::shared_ptr<Engine> open_within_budget() const;
   Open* reopen(Open* inherited);
   enum class Use { kRead, kWrite, kWriteToNew };
   [[nodiscard]] Lease lease(Use use);
+  void require_writable() const;
   [[nodiscard]] Lease writing_lease(bool to_new);
   // The engine to use instead of one that is replaced: that of the new file, or the same one for now.
   [[nodiscard]] std::shared_ptr<Engine> move_on(Open& open, std::shared_ptr<Engine> engine, Use use) const;

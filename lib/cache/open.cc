@@ -14,6 +14,7 @@
 #include "cache/engine.h"
 #include "cache/file_limit.h"
 #include "cache/fork.h"
+#include "cache/patience.h"
 #include "cache/salvage.h"
 #include "cache/say.h"
 #include "cache/store_files.h"
@@ -43,12 +44,17 @@ struct Registry {
     if (auto engine = found->second.lock()) return engine;
     waited = true;
     open.unlock();
-    closed.wait(lock, [&] {
+    const auto over = [&] {
       const auto still = engines.find(id);
       return still == engines.end() || !still->second.expired();
-    });
+    };
+    for (Patience patience; !closed.wait_for(lock, Patience::kPause, over);) {
+      lock.unlock();
+      patience.check();
+      lock.lock();
+    }
     lock.unlock();
-    open.lock();
+    open = lock_patiently(opening);
     return nullptr;
   }
 };
@@ -137,7 +143,7 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
   check_root(root, options);
   const fs::path data = root / "data.mdb";
   Registry& engines = *registry;
-  std::unique_lock opening(engines.opening);
+  std::unique_lock opening = lock_patiently(engines.opening);
 
   constexpr int kMostAttempts = 16;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
@@ -173,7 +179,7 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
     if (files::id_of(data) != id) continue;
     if (!make_engine(root, options, engines, *id, false, engine)) return engine;
-    const Recovery recovery = recover(root, options.max_bytes, NoRoom::kStartEmpty);
+    const Recovery recovery = recover(root, options.max_bytes, options.shrink, NoRoom::kStartEmpty);
     say(options.on_message, Severity::kWarning,
         fmt::format("{} {}; {}", data.string(), *why, recovery.description()));
   }

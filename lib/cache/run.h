@@ -86,6 +86,7 @@ class Run {
   Counter declined;
   Counter evicted;
   Counter tokenize_ns;
+  std::atomic<std::uint64_t> not_taken{0};  // puts, of this handle
   std::atomic<bool> told_declined{false};
   Missed missed;
 

@@ -206,10 +206,10 @@ std::size_t fitting(const Remains& remains, std::uint64_t most) {
   return remains.entries.size();
 }
 
-std::uint64_t budget_for(const Remains& remains, std::optional<std::uint64_t> given) {
-  if (given) return *given;
+std::uint64_t budget_for(const Remains& remains, std::optional<std::uint64_t> given, bool shrink) {
+  if (given && shrink) return *given;
   const std::uint64_t last = remains.store ? remains.store->max_bytes : 0;
-  return last >= Options::kMinMaxBytes ? last : Options::kDefaultMaxBytes;
+  return std::max(given.value_or(0), last >= Options::kMinMaxBytes ? last : Options::kDefaultMaxBytes);
 }
 
 // Writes `directory`/data.mdb. Returns how many entries it has.
@@ -262,7 +262,7 @@ std::string Recovery::description() const {
       name, why_not);
 }
 
-Recovery recover(const fs::path& root, std::optional<std::uint64_t> max_bytes, NoRoom no_room) {
+Recovery recover(const fs::path& root, std::optional<std::uint64_t> max_bytes, bool shrink, NoRoom no_room) {
   Recovery recovery;
   files::NewFile fresh(root);
   std::unique_ptr<shm::AccessTable> access;
@@ -273,8 +273,8 @@ Recovery recover(const fs::path& root, std::optional<std::uint64_t> max_bytes, N
     if (!remains.other_format && (remains.has_snapshot || !remains.entries.empty())) {
       Salvaged salvaged;
       salvaged.known = remains.known;
-      salvaged.saved =
-          rebuild(file.bytes(), remains, access.get(), fresh.directory(), budget_for(remains, max_bytes));
+      salvaged.saved = rebuild(file.bytes(), remains, access.get(), fresh.directory(),
+                               budget_for(remains, max_bytes, shrink));
       recovery.salvaged = salvaged;
     }
   } catch (const Error& error) {

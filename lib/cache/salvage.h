@@ -36,9 +36,11 @@ enum class NoRoom {
   kThrow,       // Error(kIo), and all is as it was
 };
 
-// Makes the data file of `root`, which nobody can use, a store again, of at most `max_bytes` (nothing: the
-// budget that the store was last given). Everybody who has the old file open moves to the new one. The caller
-// holds the write lock. Throws Error(kIo) when not even an empty file can be made; then all is as it was.
-Recovery recover(const std::filesystem::path& root, std::optional<std::uint64_t> max_bytes, NoRoom no_room);
+// Makes the data file of `root`, which nobody can use, a store again, of at most `max_bytes` or the budget
+// that the store was last given: the larger one, unless `shrink` is set. Everybody who has the old file open
+// moves to the new one. The caller holds the write lock. Throws Error(kIo) when not even an empty file can be
+// made; then all is as it was.
+Recovery recover(const std::filesystem::path& root, std::optional<std::uint64_t> max_bytes, bool shrink,
+                 NoRoom no_room);
 
 }  // namespace tokcask

@@ -211,7 +211,7 @@ VerifyReport verify(const std::filesystem::path& root, const VerifyOptions& veri
   {
     WriteLock write_lock(std::filesystem::absolute(root) / "write.lock");
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-    if (unusable(root, options)) note(recover(root, {}, NoRoom::kThrow), *report);
+    if (unusable(root, options)) note(recover(root, {}, /*shrink=*/false, NoRoom::kThrow), *report);
   }
   report->repaired = is_clean(verify(root, {}, options));
   return *std::move(report);

@@ -44,7 +44,8 @@ void VictimQueue::make(const lmdb::Environment& environment, const shm::AccessTa
   queue_ = live_entries(transaction, read_store_row(transaction), access);
   std::erase_if(queue_, [&](const Victim& victim) { return victim.stamp >= protected_from; });
   std::sort(queue_.begin(), queue_.end(), [](const Victim& a, const Victim& b) { return a.stamp > b.stamp; });
-  if (queue_.empty()) nothing_before_ = protected_from;
+  // Where nothing is protected, the next put may go.
+  if (queue_.empty() && protected_from != kNothingProtected) nothing_before_ = protected_from;
 }
 
 void VictimQueue::forget_if_dated(const lmdb::Environment& environment) {

@@ -60,8 +60,9 @@ struct Victim {
 class VictimQueue {
  public:
   // Which entries may be taken: those last used before both.
+  static constexpr std::uint64_t kNothingProtected = ~std::uint64_t{0};
   struct Bounds {
-    std::uint64_t protected_from;  // the start of the oldest run
+    std::uint64_t protected_from;  // the start of the oldest run that protects
     std::uint64_t older_than;      // the last access of what they make room for
   };
   // The oldest entries within the bounds that together occupy `pages` pages; fewer if there are no more. They

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/patience.h"
 #include "os/clock.h"
 
 namespace tokcask {
@@ -166,16 +167,19 @@ WriteLock::Hold WriteLock::acquire(std::chrono::milliseconds timeout) {
   // The one that waits is not served in turn, so it looks often: whoever lets go for a moment lets it in.
   constexpr std::chrono::milliseconds kLongestPause{4};
   const auto deadline = std::chrono::steady_clock::now() + std::min(timeout, kLongest);
+  Patience patience;
   std::unique_lock mutex(shared_->mutex, std::defer_lock);
   // Not a timed mutex: the thread sanitizer of g++ 12 does not see its clock lock.
   for (std::chrono::milliseconds pause{1}; !mutex.try_lock(); pause = std::min(2 * pause, kLongestPause)) {
     if (std::chrono::steady_clock::now() >= deadline)
       throw busy("another thread of this process" + since(shared_->since_ns), timeout);
+    patience.check();
     std::this_thread::sleep_for(pause);
   }
   // The kernel can wait for a lock, but not for a limited time.
   for (std::chrono::milliseconds pause{1}; !try_lock(); pause = std::min(2 * pause, kLongestPause)) {
     if (std::chrono::steady_clock::now() >= deadline) throw busy(holder(), timeout);
+    patience.check();
     std::this_thread::sleep_for(pause);
   }
   note_taken();

@@ -43,7 +43,8 @@ class WriteLock {
     std::unique_lock<std::mutex> mutex_;
   };
 
-  // Throws Error(kBusy), naming the holder and since when, when it is not free within `timeout`.
+  // Throws Error(kBusy), naming the holder and since when, when it is not free within `timeout`; and
+  // Error(kInterrupted).
   [[nodiscard]] Hold acquire(std::chrono::milliseconds timeout);
 
  private:

@@ -637,7 +637,7 @@ std::vector<Victim> Writer::victims_ahead(const Candidates& items, std::size_t e
   std::uint64_t older_than = kNever;
   for (std::size_t i = end; i < items.size() && later.value_pages < most; ++i) {
     later.add(*items[i].item, room.page_bytes);
-    older_than = std::min({older_than, items[i].older_than, items[i].put().stamp});
+    older_than = std::min(older_than, items[i].bound());
   }
   // Two more batches like the last two, where they come one after the other.
   const std::uint64_t coming = std::min(later.value_pages + last_pages_[0] + last_pages_[1], most);
@@ -669,8 +669,7 @@ std::size_t Writer::make_room(const Candidates& items, std::size_t at, unsigned 
   std::vector<Victim> victims;
   if (room.recent < std::max<std::uint64_t>(lacking, 1)) {
     // Often nothing may go, for one put after the other.
-    const std::uint64_t older_than = std::min(items[at].older_than, items[at].put().stamp);
-    victims = victims_.take(*environment_, *access_, {protected_from, older_than}, 1);
+    victims = victims_.take(*environment_, *access_, {protected_from, items[at].bound()}, 1);
     victims_.put_back(victims);
     if (victims.empty()) return 0;
   }
@@ -763,7 +762,7 @@ Writer::Group Writer::group_of(const Candidates& items, std::size_t at, std::uin
   for (std::size_t i = at; i < items.size() && group.need.count < most; ++i) {
     if (i > at && (group.need.value_pages > room.limit / 16 || group.need.pages(room) > most_pages)) break;
     group.need.add(*items[i].item, room.page_bytes);
-    group.older_than = std::min({group.older_than, items[i].older_than, items[i].put().stamp});
+    group.older_than = std::min(group.older_than, items[i].bound());
   }
   return group;
 }
@@ -784,7 +783,7 @@ void Writer::weigh(Candidates& items, std::size_t at) {
   for (std::size_t i = at; i < items.size(); ++i) {
     Candidate& candidate = items[i];
     const PendingPut& put = candidate.put();
-    if (put.dated || !put.is_new) continue;
+    if (put.dated || !put.is_new || !put.run->options.protect_run) continue;
     if (put.run->hits.value() < std::max(kFewHits, store.entry_count / kShareHit)) continue;
     const auto past = history_.find(snapshot, store, record::hash_key(candidate.key().canonical()));
     if (!past) continue;
@@ -814,8 +813,8 @@ std::string Writer::why_declined(const Candidate& item, const Room& room) const 
   }
   const auto oldest = access_->runs().oldest();
   const bool by_other = oldest && oldest->run_id != item.run().run_id();
-  std::string since =
-      by_other ? fmt::format("since run {} began, which is alive", oldest->run_id) : "in this run";
+  std::string since = by_other ? fmt::format("since run {} began, which is alive", oldest->run_id)
+                               : (oldest ? "in this run" : "as lately");
   if (item.older_than < item.put().stamp) since = item.put().dated ? "later" : "as lately";
   return fmt::format(
       "the {} {} full of entries that were used {}, so {} and others are not stored; {} to keep more", budget,

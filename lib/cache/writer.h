@@ -18,6 +18,7 @@
 // and throws Error(kBusy) when it cannot have it in time.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -90,14 +91,15 @@ class Writer {
   // Removes every entry and every remembered directory; returns how many entries.
   std::uint64_t clear(const WriteLimits& limits);
   // Makes the file fit `max_bytes` with room to go on writing: by compaction, and as far as that does not do
-  // by leaving out entries, those that no run protects first, oldest last access first.
+  // by leaving out entries, those that no run protects first, oldest last access first. Unless `shrink` is
+  // set: then it throws Error(kInvalidArgument) and changes nothing.
   struct Lowered {
     std::uint64_t bytes_before = 0;
     std::uint64_t bytes_after = 0;
     std::uint64_t removed = 0;
     bool fits = true;
   };
-  Lowered lower(std::uint64_t max_bytes, const WriteLimits& limits);
+  Lowered lower(std::uint64_t max_bytes, bool shrink, const WriteLimits& limits);
   // Saves what is intact of a file whose pages or tables are damaged; see salvage.h.
   Recovery repair(const WriteLimits& limits);
   // The file that one of them made, once it is in place.
@@ -112,6 +114,10 @@ class Writer {
     [[nodiscard]] const CacheKey& key() const { return item->first; }
     [[nodiscard]] const PendingPut& put() const { return item->second; }
     [[nodiscard]] Run& run() const { return *item->second.run; }
+    // Nothing goes that was used later than the put, unless it is to be plain LRU: then the oldest there is.
+    [[nodiscard]] std::uint64_t bound() const {
+      return run().options.protect_run ? std::min(older_than, put().stamp) : older_than;
+    }
   };
   using Candidates = std::vector<Candidate>;
   // The order in which puts are tried: those first that may make the most go, so that no room is given to one

@@ -38,6 +38,7 @@ void Writer::install(files::NewFile& file, const Rewritten& made) {
     throw;
   }
   access_->note_replaced();
+  access_->note_damage(false);  // such records were left out
   for (const std::uint32_t slot : made.freed) access_->assign(slot, 0);
 }
 
@@ -68,7 +69,7 @@ Recovery Writer::repair(const WriteLimits& limits) {
   // Nothing else of begin(): LMDB is not to read this file any more.
   if (const auto current = files::id_of(root_ / "data.mdb"); current && *current != environment_->file_id())
     throw Replaced{};
-  Recovery recovery = recover(root_, limits.max_bytes, NoRoom::kThrow);
+  Recovery recovery = recover(root_, limits.max_bytes, /*shrink=*/false, NoRoom::kThrow);
   new_file_ = recovery.file;
   access_->note_replaced();
   return recovery;
@@ -90,7 +91,7 @@ void Writer::remove_by_rewriting(std::span<const Victim> victims, std::uint64_t 
   report.bytes += made.left_out_bytes;
 }
 
-Writer::Lowered Writer::lower(std::uint64_t max_bytes, const WriteLimits& limits) {
+Writer::Lowered Writer::lower(std::uint64_t max_bytes, bool shrink, const WriteLimits& limits) {
   const WriteLock::Hold hold = lock_.acquire(limits.lock_timeout);
   begin();
   Lowered lowered;
@@ -131,11 +132,24 @@ Writer::Lowered Writer::lower(std::uint64_t max_bytes, const WriteLimits& limits
   };
   // What entries occupy is less than what the file of them takes, so what is left out by this count has to
   // go. The new file tells how much more.
+  const auto require_shrink = [&](std::uint64_t stored) {
+    if (shrink) return;
+    throw Error(
+        Errc::kInvalidArgument,
+        fmt::format("{}: max_bytes is {}, and what is stored takes {} bytes, in a file of {}; nothing was "
+                    "removed. Give a max_bytes of at least {}, or none to keep the one it has; or prune "
+                    "it first; or give shrink, too (shrink=True, --shrink), to have the entries removed "
+                    "that were used least lately",
+                    (root_ / "data.mdb").string(), max_bytes, stored, lowered.bytes_before,
+                    lowered.bytes_before));
+  };
+  if (occupied > target) require_shrink(occupied);
   leave_out_until(target);
   for (;;) {
     files::NewFile file(root_);
     const Rewritten made = rewrite_into(file, *environment_, *access_, root_, how);
     if (made.bytes > target && !how.clear) {
+      require_shrink(made.bytes);
       if (out == entries.size()) how.clear = true;  // the remembered directories go too
       const std::uint64_t excess = made.bytes - target;
       leave_out_until(occupied - std::min(occupied, excess + excess / 16));

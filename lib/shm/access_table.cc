@@ -50,6 +50,7 @@ struct AccessTable::Header {
   std::atomic<std::uint64_t> clock;
   std::atomic<std::uint64_t> replaced;
   std::atomic<std::uint64_t> last_run;
+  std::atomic<std::uint64_t> damage;
 };
 
 struct AccessTable::Block {
@@ -280,6 +281,14 @@ void AccessTable::take_dirty(const std::function<void(std::uint64_t, std::span<c
 
 std::uint64_t AccessTable::replaced() const noexcept {
   return header_->replaced.load(std::memory_order_relaxed);
+}
+
+bool AccessTable::damage_known() const noexcept {
+  return header_->damage.load(std::memory_order_relaxed) == 1;
+}
+
+void AccessTable::note_damage(bool there) noexcept {
+  header_->damage.store(there ? 1 : 0, std::memory_order_relaxed);
 }
 
 void AccessTable::begin_replacing() noexcept { header_->replaced.fetch_or(1, std::memory_order_release); }

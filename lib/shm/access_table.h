@@ -12,7 +12,7 @@
 //   block 0      header: 8 bytes magic "tokcaskA", u32 version (2), u32 0, 16 bytes store uuid,
 //                u64 blocks of stamps in the file, u64 clock: no stamp handed out before was greater,
 //                u64 replaced: twice how often data.mdb was replaced by a new file, odd while it is, u64 the
-//                newest run id handed out
+//                newest run id handed out, u64 1 while a record is known to be damaged
 //   blocks 1-48  the run table, see run_table.h
 //   blocks 49-   stamps by slot: u64 dirty flag, u64 0, 510 u64 stamps (nanoseconds since the Unix epoch; 0:
 //   none)
@@ -84,6 +84,10 @@ class AccessTable {
   // With the store's write lock held, as the next.
   void begin_replacing() noexcept;
   void note_replaced() noexcept;
+
+  // Whether somebody found a damaged record that may still be there.
+  [[nodiscard]] bool damage_known() const noexcept;
+  void note_damage(bool there) noexcept;
 
   // Entries used since the start of the oldest living run are protected from eviction.
   [[nodiscard]] RunTable& runs() noexcept { return *runs_; }

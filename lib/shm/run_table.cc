@@ -158,7 +158,8 @@ struct RunTable::MemberRow {
   std::atomic<std::uint64_t> run_started;
   std::atomic<std::uint64_t> run_row;
   Counters counters;
-  std::uint64_t zero[4];
+  std::atomic<std::uint64_t> unprotected;
+  std::uint64_t zero[3];
 };
 
 struct RunTable::RunRow {
@@ -254,6 +255,7 @@ std::optional<RunTable::Member> RunTable::add_member(const RunRef& run) noexcept
     if (!member.pid.compare_exchange_strong(free, self_.pid | kClaimed)) continue;
     set(member.process_start, self_.start);
     member.counters.reset();
+    set(member.unprotected, 0);
     set(member.run_row, run.row);
     set(member.run_started, run.started);
     member.pid.store(self_.pid);
@@ -371,6 +373,8 @@ void RunTable::release_if_done(const RunRef& run) noexcept {
   if (done->activity == 0) last_run_->compare_exchange_strong(id, id - 1);
 }
 
+void RunTable::protect_nothing(const Member& member) noexcept { set(members_[member.row].unprotected, 1); }
+
 void RunTable::end_if_last(const Member& member, std::uint64_t now) noexcept {
   note_close(member.run, now);
   end_run(member.run, now, 1);
@@ -387,7 +391,7 @@ void RunTable::leave(const Member& member, std::uint64_t now) noexcept {
 
 // ---- Who is dead ----
 
-RunTable::Referenced RunTable::sweep_members() noexcept {
+RunTable::Referenced RunTable::sweep_members(Referenced* protecting) noexcept {
   Referenced referenced;
   Liveness alive;
   for (std::size_t i = 0; i < kMaxMembers; ++i) {
@@ -400,6 +404,7 @@ RunTable::Referenced RunTable::sweep_members() noexcept {
       free_member(member, !claimed);
     } else if (const auto run = run_of(member); run && find(*run) != nullptr) {
       referenced.set(run->row);
+      if (protecting != nullptr && load(member.unprotected) != 1) protecting->set(run->row);
     }
   }
   return referenced;
@@ -427,11 +432,12 @@ void RunTable::sweep() noexcept {
 
 std::optional<RunTable::Oldest> RunTable::oldest() noexcept {
   std::optional<Oldest> oldest;
-  const Referenced referenced = sweep_members();
+  Referenced protecting;
+  const Referenced referenced = sweep_members(&protecting);
   for (std::size_t i = 0; i < kMaxRuns; ++i) {
     if (!referenced.test(i)) {
       sweep_run(i);
-    } else {
+    } else if (protecting.test(i)) {
       const Oldest run{load(runs_[i].id), load(runs_[i].started)};
       if (!oldest || run.started < oldest->started) oldest = run;
     }

@@ -20,7 +20,8 @@
 // Layout, little-endian; the offsets are from the table's start:
 //   0        1,024 member rows of 128 bytes: u64 pid (0: free; top bit: claimed by that pid), u64 start of
 //   that
-//            process in clock ticks, u64 started and u64 number of the row of its run, 64 bytes counters, 0
+//            process in clock ticks, u64 started and u64 number of the row of its run, 64 bytes counters, u64
+//            1 if it protects nothing, 0
 //   131,072  256 run rows of 256 bytes: u64 id (0: free; top bit: claimed by the pid in the rest), u64
 //   started
 //            and u64 ended (ns; 0: alive), u32 flags, u32 sequence length, 64 bytes counters of members that
@@ -99,6 +100,9 @@ class RunTable {
   // The newest living run that this process is a member of.
   std::optional<Member> join_own() noexcept;
 
+  // The run protects what it uses for the sake of its other members alone.
+  void protect_nothing(const Member& member) noexcept;
+
   // Ends the run of the last member before it leaves, so that its last commit saves the end. The run goes on
   // protecting what it used until then.
   void end_if_last(const Member& member, std::uint64_t now) noexcept;
@@ -112,7 +116,7 @@ class RunTable {
 
   // Frees the members of dead processes and ends the runs that have no other.
   void sweep() noexcept;
-  // The oldest living run, or nothing. Sweeps.
+  // The oldest living run that protects what it uses, or nothing. Sweeps.
   struct Oldest {
     std::uint64_t run_id;
     std::uint64_t started;
@@ -163,7 +167,8 @@ class RunTable {
   std::optional<Member> add_member(const RunRef& run) noexcept;
   // Of a row that this process has claimed.
   void free_member(MemberRow& member, bool counted) noexcept;
-  Referenced sweep_members() noexcept;
+  // Returns those referred to, and in `protecting` those by members that protect.
+  Referenced sweep_members(Referenced* protecting = nullptr) noexcept;
   void sweep_run(std::size_t row) noexcept;
   void note_close(const RunRef& run, std::uint64_t now) noexcept;
   // Ends a run at `when`, unless it has more than `left` members.

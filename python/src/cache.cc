@@ -37,15 +37,17 @@ VerifyPolicy to_verify_policy(std::string_view name) {
   return static_cast<VerifyPolicy>(found - kVerifyPolicies.begin());
 }
 
-Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb::handle batch_bytes,
-                   double batch_age, bool populate, bool derive_lengths, bool allow_network_filesystem,
-                   nb::handle run_id, std::string_view verify) {
+Options to_options(nb::handle max_bytes, bool shrink, bool protect_run, bool read_only, double lock_timeout,
+                   nb::handle batch_bytes, double batch_age, bool populate, bool derive_lengths,
+                   bool allow_network_filesystem, nb::handle run_id, std::string_view verify) {
   const auto milliseconds = [](double seconds, const char* name) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(to_duration(seconds, name));
   };
   Options options;
   if (!max_bytes.is_none())
     options.max_bytes = static_cast<std::uint64_t>(to_integer(max_bytes, "max_bytes", 0));
+  options.shrink = shrink;
+  options.protect_run = protect_run;
   options.read_only = read_only;
   options.lock_timeout = milliseconds(lock_timeout, "lock_timeout");
   options.batch_bytes = static_cast<std::uint64_t>(to_integer(batch_bytes, "batch_bytes", 0));
@@ -58,13 +60,14 @@ Options to_options(nb::handle max_bytes, bool read_only, double lock_timeout, nb
   return options;
 }
 
-std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool read_only, double lock_timeout,
-                             nb::handle batch_bytes, double batch_age, bool populate, bool derive_lengths,
-                             bool allow_network_filesystem, nb::handle run_id, std::string_view verify) {
+std::unique_ptr<Handle> open(nb::handle root, nb::handle max_bytes, bool shrink, bool protect_run,
+                             bool read_only, double lock_timeout, nb::handle batch_bytes, double batch_age,
+                             bool populate, bool derive_lengths, bool allow_network_filesystem,
+                             nb::handle run_id, std::string_view verify) {
   return std::make_unique<Handle>(OpenArguments{
       .path = std::filesystem::absolute(to_path(root, "root")).string(),
-      .options = to_options(max_bytes, read_only, lock_timeout, batch_bytes, batch_age, populate,
-                            derive_lengths, allow_network_filesystem, run_id, verify),
+      .options = to_options(max_bytes, shrink, protect_run, read_only, lock_timeout, batch_bytes, batch_age,
+                            populate, derive_lengths, allow_network_filesystem, run_id, verify),
   });
 }
 
@@ -113,6 +116,11 @@ nb::list keys(Handle& self, nb::handle tokenizer_sha, nb::handle sequence_len) {
 void put(Handle& self, const CacheKey& key, const CachedTokens& tokens) {
   const CheckedTokens checked(tokens);
   self.without_gil([&](TokenizedCache& store) { store.put(key, checked.tokens()); });
+}
+
+bool try_put(Handle& self, const CacheKey& key, const CachedTokens& tokens) {
+  const CheckedTokens checked(tokens);
+  return self.without_gil([&](TokenizedCache& store) { return store.try_put(key, checked.tokens()); });
 }
 
 void put_many(Handle& self, nb::iterable entries) {
@@ -239,6 +247,7 @@ nb::dict stats(Handle& self) {
   figures["file_bytes"] = stats.file_bytes;
   figures["max_bytes"] = stats.max_bytes;
   figures["pending"] = stats.pending;
+  figures["not_taken"] = stats.not_taken;
   figures["run"] = to_dict(stats.run);
   figures["last_run"] = to_dict(stats.last_run);
   figures["tokenizer_sha"] = stats.tokenizer_sha;
@@ -310,20 +319,21 @@ nb::tuple get_state(Handle& self) {
   const auto seconds = [](std::chrono::milliseconds time) {
     return std::chrono::duration<double>(time).count();
   };
-  return nb::make_tuple(nb::bytes(self.arguments().path.data(), self.arguments().path.size()),
-                        options.max_bytes ? nb::object(nb::int_(*options.max_bytes)) : nb::none(),
-                        options.read_only, seconds(options.lock_timeout), options.batch_bytes,
-                        seconds(options.batch_age), options.allow_network_filesystem, options.derive_lengths,
-                        self.run_id(),
-                        to_python(kVerifyPolicies.at(static_cast<std::size_t>(options.verify))));
+  return nb::make_tuple(
+      nb::bytes(self.arguments().path.data(), self.arguments().path.size()),
+      options.max_bytes ? nb::object(nb::int_(*options.max_bytes)) : nb::none(), options.read_only,
+      seconds(options.lock_timeout), options.batch_bytes, seconds(options.batch_age),
+      options.allow_network_filesystem, options.derive_lengths, self.run_id(),
+      to_python(kVerifyPolicies.at(static_cast<std::size_t>(options.verify))), options.protect_run);
 }
 
 void set_state(Handle* self, const nb::tuple& state) {
   new (self) Handle(OpenArguments{
       .path = to_path(state[0], "root"),
-      .options = to_options(state[1], nb::cast<bool>(state[2]), nb::cast<double>(state[3]), state[4],
-                            nb::cast<double>(state[5]), false, nb::cast<bool>(state[7]),
-                            nb::cast<bool>(state[6]), state[8], nb::cast<std::string_view>(state[9])),
+      .options = to_options(state[1], false, nb::cast<bool>(state[10]), nb::cast<bool>(state[2]),
+                            nb::cast<double>(state[3]), state[4], nb::cast<double>(state[5]), false,
+                            nb::cast<bool>(state[7]), nb::cast<bool>(state[6]), state[8],
+                            nb::cast<std::string_view>(state[9])),
   });
 }
 
@@ -384,13 +394,14 @@ void bind_reports(nb::module_& module) {
 void bind_access(nb::class_<Handle>& cache) {
   cache
       .def_static("open", open, nb::arg("root"), nb::kw_only(), nb::arg("max_bytes") = nb::none(),
-                  nb::arg("read_only") = false, nb::arg("lock_timeout") = 60.0,
-                  nb::arg("batch_bytes") = std::uint64_t{64} << 20, nb::arg("batch_age") = 1.0,
-                  nb::arg("populate") = false, nb::arg("derive_lengths") = true,
+                  nb::arg("shrink") = false, nb::arg("protect_run") = true, nb::arg("read_only") = false,
+                  nb::arg("lock_timeout") = 60.0, nb::arg("batch_bytes") = std::uint64_t{64} << 20,
+                  nb::arg("batch_age") = 1.0, nb::arg("populate") = false, nb::arg("derive_lengths") = true,
                   nb::arg("allow_network_filesystem") = false, nb::arg("run_id") = nb::none(),
                   nb::arg("verify") = "first",
                   nb::sig("def open(root: str | os.PathLike[str], *, max_bytes: int | None = None, "
-                          "read_only: bool = False, lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
+                          "shrink: bool = False, protect_run: bool = True, read_only: bool = False, "
+                          "lock_timeout: float = 60.0, batch_bytes: int = 67108864, "
                           "batch_age: float = 1.0, populate: bool = False, derive_lengths: bool = True, "
                           "allow_network_filesystem: bool = False, run_id: int | None = None, "
                           "verify: str = 'first') -> TokenizedCache"),
@@ -407,6 +418,7 @@ void bind_access(nb::class_<Handle>& cache) {
                    "list[CacheKey]"),
            docs::kKeys)
       .def("put", put, nb::arg("key"), nb::arg("tokens"), docs::kPut)
+      .def("try_put", try_put, nb::arg("key"), nb::arg("tokens"), docs::kTryPut)
       .def("put_many", put_many, nb::arg("entries"),
            nb::sig("def put_many(self, entries: "
                    "collections.abc.Iterable[tuple[CacheKey, CachedTokens]]) -> None"),

@@ -22,13 +22,19 @@ Lifetime: what get() returned stays valid after close().
 Errors: ValueError for a bad argument and for use after close(), OSError and its kinds FileNotFoundError,
 BusyError, DamagedError, ReadOnlyError and UnsupportedError for what the system or the store refuses. A miss
 is no error, and a damaged entry is a miss.
+Ctrl-C: what waits for the write lock or for a commit raises KeyboardInterrupt; what was pending still is, and the
+next flush() commits it. close() then has to be called again.
 Messages, e.g. that a damaged store was set aside, go to logging.getLogger("tokcask").)";
 
 inline constexpr const char* kOpen = R"(Opens the store in directory root, or creates it.
 
 max_bytes       hard cap on the size of the file; oldest entries make room, those of this run excepted. None: what the
-                store was last given, 10 GiB for a new one. A larger file is made to fit when it is opened: it
-                is compacted, and if that does not do entries go, oldest last access first
+                store was last given, 10 GiB for a new one. A larger file is compacted when it is opened; where
+                that does not do, it is a ValueError and nothing is removed
+shrink          where what is stored does not fit max_bytes, remove the entries used least lately until it does
+protect_run     protect what this handle's run uses from eviction, until it ends. False: plain LRU, for a process
+                that never ends, as a server, where else new entries would be declined for ever. While another
+                run that protects is alive, what anybody used since that began stays
 read_only       open an existing store and never take its write lock; FileNotFoundError if it is absent
 lock_timeout    seconds to wait for another process's write lock before BusyError
 batch_bytes     puts are committed when this many bytes are pending: what a kill can cost
@@ -68,6 +74,11 @@ Visible to this process at once, to others after the next commit. Arrays of any 
 lists; ValueError, and nothing is stored, for arrays that are not 1-D, not of integers, of different lengths,
 or that hold a value outside int32. May wait when commits are behind. When only entries of this run could make
 room, the put is declined: counted in stats()["run"]["declined"], and a warning explains it once.)";
+
+inline constexpr const char* kTryPut =
+    R"(As put(), but never waits: not for the write lock, for a commit, or for room in the batch.
+
+Returns whether the entry is pending now. If not, it is counted in stats()["not_taken"].)";
 
 inline constexpr const char* kPutMany =
     "As put() for each (key, tokens) of an iterable. All are checked before any is stored.";
@@ -116,7 +127,8 @@ inline constexpr const char* kVerify =
 
 inline constexpr const char* kStats = R"(All figures, read in constant time.
 
-entry_count, total_bytes, payload_bytes, file_bytes, max_bytes, pending, tokenizer_sha, and two dicts: run,
+entry_count, total_bytes, payload_bytes, file_bytes, max_bytes, pending, not_taken (puts that try_put() did not
+take), tokenizer_sha, and two dicts: run,
 what this handle did since it was opened, and last_run, what all processes of the newest run did that did
 anything (run_id 0 if there was none). Each is as one of runs().)";
 

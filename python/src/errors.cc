@@ -33,6 +33,8 @@ nb::object exception_class(Errc code) {
       return own_class("ReadOnlyError");
     case Errc::kUnsupported:
       return own_class("UnsupportedError");
+    case Errc::kInterrupted:
+      return nb::borrow(PyExc_KeyboardInterrupt);
   }
   return nb::borrow(PyExc_RuntimeError);
 }
@@ -41,6 +43,7 @@ void translate(const std::exception_ptr& thrown, void* /*payload*/) {
   try {
     std::rethrow_exception(thrown);
   } catch (const Error& error) {
+    if (error.code() == Errc::kInterrupted && PyErr_Occurred() != nullptr) return;  // what the handler raised
     PyErr_SetString(exception_class(error.code()).ptr(), error.what());
   } catch (const std::filesystem::filesystem_error& error) {
     PyErr_SetString(PyExc_OSError, error.what());

@@ -15,17 +15,27 @@ namespace tokcask::python {
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
-  ~WithoutGil() {
+  ~WithoutGil() { take_back(); }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+  // Takes it back for the time of `act`.
+  template <typename Act>
+  void with_gil(const Act& act) {
+    take_back();
+    act();
+    state_ = PyEval_SaveThread();
+  }
+
+ private:
+  void take_back() noexcept {
     try {
       PyEval_RestoreThread(state_);
     } catch (...) {
       for (;;) pause();
     }
   }
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
 
- private:
   PyThreadState* state_;
 };
 

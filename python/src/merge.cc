@@ -11,6 +11,7 @@
 #include "arguments.h"
 #include "gil.h"
 #include "messages.h"
+#include "signals.h"
 
 namespace tokcask::python {
 namespace {
@@ -73,7 +74,8 @@ MergeReport merge_stores(nb::handle out, nb::iterable inputs, nb::handle max_byt
   const LogAtEnd log(messages);
   MergeReport report;
   {
-    const WithoutGil released;
+    WithoutGil released;
+    const Signals signals(&released);
     report = run(request, options);
   }
   if (report.stopped) throw nb::python_error();

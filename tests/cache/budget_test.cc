@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "cache/write_lock.h"
 #include "support.h"
 
 namespace tokcask {
@@ -134,6 +135,137 @@ TEST_CASE("what another handle's run uses is protected, also through a read-only
   for (std::uint64_t i = 0; i < 20; ++i) CHECK(holds(cache, i));
   for (std::uint64_t i = 20; i < full; ++i) CHECK_FALSE(holds(cache, i));
   CHECK(f.file_bytes() <= 2 * kMiB);
+}
+
+TEST_CASE("a server that protects nothing: its load drifts, and the cache follows") {
+  Fixture f;
+  // Batches that a commit can take at once, and batches that are larger than the store.
+  for (const std::size_t batch : {std::size_t{1} << 19, std::size_t{64} << 20}) {
+    CAPTURE(batch);
+    auto cache = f.open({.max_bytes = 4 * kMiB, .protect_run = false, .batch_bytes = batch});
+    constexpr std::uint64_t kWindow = 100;
+    std::uint64_t misses = 0;
+    std::uint64_t recent = 0;
+    std::mt19937_64 random(test_seed());
+    constexpr std::uint64_t kSteps = 6000;
+    for (std::uint64_t i = 0; i < kSteps; ++i) {
+      const std::uint64_t section = i / 4 + random() % kWindow;
+      if (const auto view = cache.get(key(section))) {
+        REQUIRE(copy_of(view->input_ids()) == ids(section, kLength));
+        ++recent;
+      } else {
+        ++misses;
+        put(cache, section);
+      }
+      if (i % 500 == 499) {
+        cache.flush();
+        REQUIRE(f.file_bytes() <= 4 * kMiB);
+      }
+    }
+    cache.flush();
+    const RunFigures run = cache.stats().run;
+    CHECK(run.declined == 0);
+    CHECK(run.evicted > 500);
+    CHECK(run.puts == misses);
+    // Each section is missed once, when it comes first; the window is much smaller than the store.
+    CHECK(misses <= kSteps / 4 + kWindow);
+    CHECK(recent > kSteps / 2);
+    cache.clear();
+  }
+}
+
+TEST_CASE("more than the whole store at once, where nothing is protected") {
+  Fixture f;
+  auto cache = f.open({.max_bytes = 2 * kMiB, .protect_run = false, .batch_age = std::chrono::hours(1)});
+  for (std::uint64_t round = 0; round < 3; ++round) {
+    for (std::uint64_t i = 0; i < 1000; ++i) put(cache, 1000 * round + i);
+    for (std::uint64_t i = 0; i < 1000; ++i) REQUIRE(cache.get(key(1000 * round + i)));  // pending
+    cache.flush();
+    CHECK(f.file_bytes() <= 2 * kMiB);
+  }
+  CHECK(cache.stats().run.declined == 0);
+  CHECK(cache.stats().entry_count > 100);
+  CHECK(f.messages.all().empty());
+}
+
+TEST_CASE("what one run does not protect, another may evict, and what that protects stays") {
+  Fixture f;
+  auto server = f.open({.max_bytes = 2 * kMiB, .protect_run = false});
+  for (std::uint64_t i = 0; i < 500; ++i) put(server, i);
+  server.flush();
+  CHECK(server.stats().run.declined == 0);
+  const std::uint64_t full = server.stats().entry_count;
+  {
+    auto trainer = f.open({.max_bytes = 2 * kMiB});
+    for (std::uint64_t i = 0; i < 50; ++i) put(trainer, 5000 + i);
+    trainer.flush();
+    CHECK(trainer.stats().run.declined == 0);
+    CHECK(trainer.stats().run.evicted >= 40);
+    // Nobody knows of an entry who used it: what was used since the trainer began stays.
+    for (std::uint64_t i = 0; i < 500; ++i) put(server, 8000 + i);
+    server.flush();
+    CHECK(server.stats().run.declined > 0);
+    for (std::uint64_t i = 0; i < 50; ++i) CHECK(holds(trainer, 5000 + i));
+  }
+  CHECK(server.stats().entry_count + 20 > full);
+  const std::uint64_t declined = server.stats().run.declined;
+  const auto held = server.get(key(5001));
+  REQUIRE(held);
+  for (std::uint64_t i = 0; i < 500; ++i) put(server, 9000 + i);
+  server.flush();
+  CHECK(server.stats().run.declined == declined);
+  CHECK(copy_of(held->input_ids()) == ids(5001, kLength));
+  // The trainer has ended.
+  CHECK_FALSE(holds(server, 5000));
+}
+
+TEST_CASE("a run protects while one of its handles wants it to") {
+  Fixture f;
+  auto server = f.open({.max_bytes = 2 * kMiB, .protect_run = false});
+  auto guard = f.open({.read_only = true, .run_id = server.run_id()});
+  for (std::uint64_t i = 0; i < 500; ++i) put(server, i);
+  server.flush();
+  CHECK(server.stats().run.declined > 0);
+  const std::uint64_t declined = server.stats().run.declined;
+  guard.close();
+  for (std::uint64_t i = 0; i < 500; ++i) put(server, 1000 + i);
+  server.flush();
+  CHECK(server.stats().run.declined == declined);
+}
+
+TEST_CASE("try_put takes what there is room for, and does not wait") {
+  Fixture f;
+  auto cache = f.open({.batch_bytes = 10 * (kLength * 4 + 48), .batch_age = std::chrono::hours(1)});
+  cache.flush();
+  std::uint64_t taken = 0;
+  {
+    // Nobody commits meanwhile.
+    WriteLock lock(f.root() / "write.lock");
+    const WriteLock::Hold hold = lock.acquire(std::chrono::seconds(5));
+    for (std::uint64_t i = 0; i < 200; ++i) {
+      const auto began = std::chrono::steady_clock::now();
+      if (cache.try_put(key(i), {.input_ids = ids(i, kLength)})) ++taken;
+      CHECK(std::chrono::steady_clock::now() - began < std::chrono::milliseconds(500));
+    }
+  }
+  CHECK(taken >= 9);
+  CHECK(taken <= 10);
+  CHECK(cache.stats().not_taken == 200 - taken);
+  CHECK(cache.stats().run.declined == 0);
+  cache.flush();
+  CHECK(cache.stats().run.puts == taken);
+  for (std::uint64_t i = 0; i < taken; ++i) CHECK(cache.get(key(i)));
+  CHECK(cache.try_put(key(500), {.input_ids = ids(500, kLength)}));
+  const Ids two{1, 2};
+  error_of(Errc::kInvalidArgument,
+           [&] { cache.try_put(key(1), {.input_ids = ids(1, 3), .attention_mask = two}); });
+  auto reader = f.open({.read_only = true});
+  error_of(Errc::kReadOnly, [&] { reader.try_put(key(1), {.input_ids = ids(1, 3)}); });
+  // A file that was replaced is no reason either.
+  cache.clear();
+  CHECK(cache.try_put(key(501), {.input_ids = ids(501, kLength)}));
+  cache.flush();
+  CHECK(cache.stats().entry_count == 1);
 }
 
 TEST_CASE("prune and clear ignore the protection, and make room") {
@@ -431,7 +563,7 @@ TEST_CASE("a store larger than the budget it is opened with does not grow") {
   }
   const std::uint64_t before = f.file_bytes();
   REQUIRE(before > 4 * kMiB);
-  auto cache = f.open({.max_bytes = 2 * kMiB});
+  auto cache = f.open({.max_bytes = 2 * kMiB, .shrink = true});
   for (std::uint64_t i = 0; i < 100; ++i) put(cache, 5000 + i);
   cache.flush();
   CHECK(f.file_bytes() <= before);

@@ -404,11 +404,12 @@ TEST_CASE("a lower budget: the entries used last stay, the file fits, and the wr
   }
   const std::uint64_t before = f.file_bytes();
   CHECK(before > 8 * kMiB);
-  // A reader never does that.
+  // A reader never does that, and nobody who was not told to.
   f.open({.max_bytes = 4 * kMiB, .read_only = true}).close();
+  f.open({.max_bytes = 4 * kMiB, .shrink = true, .read_only = true}).close();
   CHECK(f.file_bytes() == before);
 
-  auto cache = f.open({.max_bytes = 4 * kMiB});
+  auto cache = f.open({.max_bytes = 4 * kMiB, .shrink = true});
   CHECK(f.file_bytes() <= 4 * kMiB);
   CHECK(f.messages.count("made smaller for a budget of 4194304 bytes") == 1);
   CHECK(cache.stats().max_bytes == 4 * kMiB);
@@ -427,6 +428,37 @@ TEST_CASE("a lower budget: the entries used last stay, the file fits, and the wr
   CHECK(writer.stats().run.puts == 100);
   CHECK(writer.stats().run.declined == 0);
   CHECK(f.file_bytes() <= 4 * kMiB);
+}
+
+TEST_CASE("a budget that is lower than what is stored is an error, and removes nothing") {
+  Fixture f;
+  {
+    auto cache = f.open({.max_bytes = 64 * kMiB});
+    for (std::uint64_t i = 0; i < 1500; ++i) cache.put(key(i), {.input_ids = ids(i, 2000)});
+  }
+  const std::uint64_t before = f.file_bytes();
+  const auto id = files::id_of(f.data());
+  const std::string error =
+      error_of(Errc::kInvalidArgument, [&] { f.open({.max_bytes = 4 * kMiB}).close(); });
+  CHECK(error.find("max_bytes is 4194304,") != std::string::npos);
+  CHECK(error.find(std::to_string(before)) != std::string::npos);
+  CHECK(error.find("--shrink") != std::string::npos);
+  // Entries take less than the file does, but a little less than that is too little too.
+  const std::uint64_t close = f.open().stats().total_bytes + 4096;
+  error_of(Errc::kInvalidArgument, [&] { f.open({.max_bytes = close}).close(); });
+  CHECK(f.file_bytes() == before);
+  CHECK(files::id_of(f.data()) == id);
+  CHECK(is_clean(f));
+  // The advice is good.
+  auto cache = f.open({.max_bytes = before});
+  CHECK(cache.stats().entry_count == 1500);
+  // Beside one that has it open, the same.
+  error_of(Errc::kInvalidArgument, [&] { f.open({.max_bytes = 4 * kMiB}).close(); });
+  CHECK(cache.stats().entry_count == 1500);
+  CHECK(cache.stats().max_bytes == before);
+  // Who joins a run keeps its budget for what it puts, and neither fails nor removes.
+  auto joined = f.open({.max_bytes = 4 * kMiB, .run_id = cache.run_id()});
+  CHECK(joined.stats().entry_count == 1500);
 }
 
 TEST_CASE("a lower budget that compaction alone can keep costs no entry") {
@@ -453,7 +485,7 @@ TEST_CASE(
   cache.put_source_directory("/corpus", {});
   cache.flush();
   const auto view = *cache.get(key(3));
-  auto small = f.open({.max_bytes = Options::kMinMaxBytes});
+  auto small = f.open({.max_bytes = Options::kMinMaxBytes, .shrink = true});
   CHECK(f.file_bytes() <= Options::kMinMaxBytes);
   CHECK(small.stats().entry_count == cache.stats().entry_count);
   CHECK(copy_of(view.input_ids()) == ids(3, 2000));
@@ -471,7 +503,7 @@ TEST_CASE("after a budget was lowered to whatever, the next run's entries find r
       auto cache = f.open();
       fill(cache, 0, 600);
     }
-    f.open({.max_bytes = budget}).close();
+    f.open({.max_bytes = budget, .shrink = true}).close();
     REQUIRE(f.file_bytes() <= budget);
     auto cache = f.open();
     for (std::uint64_t i = 1000; i < 1004; ++i) {

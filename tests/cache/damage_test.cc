@@ -505,4 +505,35 @@ TEST_CASE("a data set checks as its options say") {
   CHECK_FALSE(always.get(1));
 }
 
+TEST_CASE("who asks what is there learns of damage that somebody has found") {
+  for (const bool by_verify : {false, true}) {
+    CAPTURE(by_verify);
+    Fixture f;
+    std::vector<CacheKey> keys;
+    {
+      auto cache = f.open();
+      for (std::uint64_t i = 0; i < 20; ++i) {
+        keys.push_back(key(i));
+        cache.put(key(i), {.input_ids = ids(i, 1000)});
+      }
+    }
+    change_record(f, key(3), [](std::vector<std::byte>& bytes) { bytes[100] ^= std::byte{1}; });
+    const auto there = [&] {
+      const std::vector<bool> found = f.open().contains_many(keys);
+      return std::count(found.begin(), found.end(), true);
+    };
+    CHECK(there() == 20);  // headers alone
+    if (by_verify) {
+      CHECK(verify(f.root()).damaged == 1);
+    } else {
+      CHECK_FALSE(f.open({.read_only = true}).get(key(3)));
+    }
+    CHECK(there() == 19);
+    f.open().put(key(3), {.input_ids = ids(3, 1000)});
+    CHECK(there() == 20);
+    CHECK(f.open().get(key(3)));
+    CHECK(verify(f.root()).damaged == 0);
+  }
+}
+
 }  // namespace tokcask

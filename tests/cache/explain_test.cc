@@ -101,7 +101,7 @@ TEST_CASE("what a lower budget removed is told as evicted, and most of the histo
     for (std::uint64_t i = 0; i < 300; ++i) cache.put(key(i), {.input_ids = ids(i, 2000)});
     cache.close();
   }
-  auto cache = f.open({.max_bytes = std::uint64_t{1} << 20});
+  auto cache = f.open({.max_bytes = std::uint64_t{1} << 20, .shrink = true});
   CHECK(f.file_bytes() <= std::uint64_t{1} << 20);
   std::uint64_t evicted = 0;
   for (std::uint64_t i = 0; i < 300; ++i) {

@@ -85,6 +85,7 @@ class Property {
     // Nothing is committed but by flush(), so that which put is in which commit is known.
     Options options;
     options.max_bytes = budget;
+    options.shrink = true;
     options.batch_bytes = std::uint64_t{1} << 30;
     options.batch_age = std::chrono::hours(1);
     const std::uint64_t before = std::filesystem::exists(f_.data()) ? f_.file_bytes() : 0;

@@ -443,7 +443,7 @@ TEST_CASE("the budget holds for what is saved, newest first") {
   zero_page(bytes, 0);
   write(f.data(), bytes);
   constexpr std::uint64_t kMaxBytes = 1 << 20;
-  auto cache = f.open({.max_bytes = kMaxBytes});
+  auto cache = f.open({.max_bytes = kMaxBytes, .shrink = true});
   CHECK(f.file_bytes() <= kMaxBytes);
   CHECK(cache.stats().entry_count > 60);
   CHECK(cache.get(key(399)));

@@ -147,6 +147,7 @@ void lower(const Round& round) {
   const std::uint64_t bytes = fs::file_size(round.root() / "data.mdb");
   Options options = options_of(round.rules);
   options.max_bytes = std::max(bytes * 3 / 4, Options::kMinMaxBytes);
+  options.shrink = true;
   round.begin();
   TokenizedCache::open(round.root(), options).close();
 }

@@ -317,7 +317,7 @@ void Script::run(const std::function<bool()>& stop) {
   if (ends("closed")) return;
 
   // Larger than its cap: it is made smaller.
-  open({.max_bytes = kCap});
+  open({.max_bytes = kCap, .shrink = true});
   read_all();
   if (ends("lowered")) return;
   put_range(kLarge + 30, kKeys, 1);

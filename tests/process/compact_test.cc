@@ -376,7 +376,7 @@ TEST_CASE("killed while it clears or lowers the budget: all or nothing, and with
     REQUIRE(before > kLow);
     Child child([&](const Line& line) {
       line.tell(1);
-      auto cache = f.open(clear ? Options{} : Options{.max_bytes = kLow});
+      auto cache = f.open(clear ? Options{} : Options{.max_bytes = kLow, .shrink = true});
       if (clear) cache.clear();
       line.hear();
       return true;

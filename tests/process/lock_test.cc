@@ -1,4 +1,5 @@
 // Writers in several processes, and one that is stopped while it holds the write lock.
+#include <atomic>
 #include <csignal>
 #include <fstream>
 #include <memory>
@@ -26,7 +27,55 @@ std::function<bool(const Line&)> hold_write_lock(const Fixture& f) {
   };
 }
 
+// Calls `act`, which is to be interrupted while it waits, and returns how long that took after it was asked.
+std::chrono::milliseconds interrupted(const std::function<void()>& act) {
+  static std::atomic<bool> asked;
+  asked = false;
+  std::chrono::steady_clock::time_point when;
+  std::thread asker([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    when = std::chrono::steady_clock::now();
+    asked = true;
+  });
+  {
+    const InterruptScope scope([](void*) { return asked.load(); });
+    error_of(Errc::kInterrupted, act);
+  }
+  const auto now = std::chrono::steady_clock::now();
+  asker.join();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now - when);
+}
+
 }  // namespace
+
+TEST_CASE("calls that wait for the write lock or a commit end when they are asked to, and nothing is lost") {
+  Fixture f;
+  auto cache = f.open({.batch_bytes = 1 << 16, .batch_age = std::chrono::milliseconds(20)});
+  cache.put(key(1), {.input_ids = ids(1, 100)});
+  cache.flush();
+  Child child(hold_write_lock(f));
+  REQUIRE(child.line().hear() == 1);
+  cache.put(key(2), {.input_ids = ids(2, 100)});
+  // The commit thread waits for the lock by now, and who flushes waits for the commit thread.
+  constexpr std::chrono::milliseconds kSoon{1000};  // 0.1 s on a machine that is not busy
+  CHECK(interrupted([&] { cache.flush(); }) < kSoon);
+  CHECK(interrupted([&] { cache.compact(); }) < kSoon);
+  CHECK(interrupted([&] { cache.prune(std::chrono::hours(1)); }) < kSoon);
+  CHECK(interrupted([&] { cache.clear(); }) < kSoon);
+  CHECK(interrupted([&] { cache.save_manifest("tokenizer"); }) < kSoon);
+  std::uint64_t put = 3;
+  CHECK(interrupted([&] {
+          for (;; ++put) cache.put(key(put), {.input_ids = ids(put, 1000)});
+        }) < kSoon);
+  for (std::uint64_t i = 1; i < put; ++i) REQUIRE(cache.get(key(i)));
+  child.line().tell(1);
+  CHECK(child.succeeded());
+  cache.flush();
+  CHECK(cache.stats().entry_count == put - 1);
+  CHECK(cache.stats().tokenizer_sha == "tokenizer");
+  auto reader = f.open({.read_only = true});
+  for (std::uint64_t i = 1; i < put; ++i) REQUIRE(reader.get(key(i)));
+}
 
 TEST_CASE("several processes create and fill one store at once") {
   Fixture f;

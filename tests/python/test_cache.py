@@ -224,7 +224,7 @@ def test_the_budget_that_was_given_last(tmp_path: pathlib.Path, caplog: pytest.L
         assert cache.max_bytes == 10 * 1024**3
         pickled = pickle.dumps(cache)
         cache.put_many((key(str(n)), CachedTokens(np.arange(2000))) for n in range(400))
-    with TokenizedCache.open(tmp_path / "store", max_bytes=1 << 20) as cache:
+    with TokenizedCache.open(tmp_path / "store", max_bytes=1 << 20, shrink=True) as cache:
         assert cache.file_bytes <= cache.max_bytes == 1 << 20
         assert 50 < cache.entry_count < 130
     assert "made smaller for a budget of 1048576 bytes" in caplog.text

@@ -80,6 +80,25 @@ TEST_CASE("a run is its members: what they count adds up, also when they have le
   CHECK_FALSE(s.runs().join(founder->run));
 }
 
+TEST_CASE("a run protects while it has a member that does") {
+  const Shared s;
+  const auto server = s.runs().begin(500);
+  REQUIRE(server);
+  s.runs().protect_nothing(*server);
+  CHECK_FALSE(s.runs().oldest());
+  const auto later = s.runs().begin(700);
+  CHECK(s.runs().oldest_start() == 700);
+  const auto guard = s.runs().join(server->run);
+  REQUIRE(guard);
+  CHECK(s.runs().oldest_start() == 500);
+  s.runs().leave(*guard, 800);
+  CHECK(s.runs().oldest_start() == 700);
+  s.runs().leave(*server, 800);
+  // Its row is another's then.
+  const auto next = s.runs().begin(600);
+  CHECK(s.runs().oldest_start() == 600);
+}
+
 TEST_CASE("the oldest living run counts; a dead process's does not") {
   const Shared s;
   CHECK_FALSE(s.runs().oldest_start());

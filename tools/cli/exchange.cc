@@ -86,7 +86,7 @@ struct ImportArguments {
   std::optional<std::int32_t> sequence_len;
   std::string section = "content";
   std::optional<std::int32_t> eod;
-  std::string max_bytes;
+  Budget budget;
   bool replace = false;
   bool quiet = false;
   bool json = false;
@@ -193,7 +193,8 @@ int import_verb(Session& session, const ImportArguments& arguments) {
   set_if(request, "sequence_len", arguments.sequence_len);
   request["section"] = arguments.section;
   set_if(request, "eod", arguments.eod);
-  if (!arguments.max_bytes.empty()) request["max_bytes"] = parse_size(arguments.max_bytes);
+  if (!arguments.budget.max_bytes.empty()) request["max_bytes"] = parse_size(arguments.budget.max_bytes);
+  if (arguments.budget.shrink) request["shrink"] = true;
   request["replace"] = arguments.replace;
   const std::optional<Json> document = run_formats(session, "import", request, arguments.quiet);
   if (!document) {
@@ -292,7 +293,7 @@ void add_import(CLI::App& app, Action& action) {
       ->check(CLI::NonNegativeNumber)
       ->type_name("ID");
   verb->add_flag("--replace", arguments->replace, "take the tokens of IN where the store has others");
-  add_max_bytes(*verb, arguments->max_bytes);
+  add_budget(*verb, arguments->budget);
   verb->add_flag("--quiet", arguments->quiet, "show no progress, and no list of conflicts");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kImportNotes);

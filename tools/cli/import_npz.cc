@@ -32,7 +32,7 @@ struct Arguments {
   std::string directory;
   std::string store;
   bool replace = false;
-  std::string max_bytes;
+  Budget budget;
   bool quiet = false;
   bool json = false;
 };
@@ -102,7 +102,7 @@ Imported import(Session& session, const Arguments& arguments) {
   const npz::Manifest manifest = npz::read_manifest(arguments.directory);
   const InterruptGuard interrupt;
   Progress progress(session.console, !arguments.quiet);
-  TokenizedCache cache = open_to_fill(arguments.store, arguments.max_bytes, session.console);
+  TokenizedCache cache = open_to_fill(arguments.store, arguments.budget, session.console);
   Imported imported;
   imported.entries = manifest.entries();
   imported.figures = npz::import_entries(cache, manifest, {arguments.directory, arguments.replace}, progress);
@@ -144,7 +144,7 @@ void add_import_npz(CLI::App& app, Action& action) {
       ->type_name(kDirectory);
   add_store_to_fill(*verb, arguments->store);
   verb->add_flag("--replace", arguments->replace, "take the tokens of DIR where the store has others");
-  add_max_bytes(*verb, arguments->max_bytes);
+  add_budget(*verb, arguments->budget);
   verb->add_flag("--quiet", arguments->quiet, "show no progress, and no list of entries that were left out");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kNotes);

@@ -32,7 +32,7 @@ constexpr const char* kNotes =
 struct Arguments {
   std::string out;
   std::vector<std::string> inputs;
-  std::string max_bytes;
+  Budget budget;
   bool quiet = false;
   bool json = false;
 };
@@ -91,7 +91,7 @@ Merged merge_stores(Session& session, const Arguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard interrupt;
   Progress progress(session.console, !arguments.quiet);
-  TokenizedCache out = open_to_fill(arguments.out, arguments.max_bytes, session.console);
+  TokenizedCache out = open_to_fill(arguments.out, arguments.budget, session.console);
   bool begun = false;
   MergeOptions options;
   options.on_progress = [&](std::uint64_t done, std::uint64_t total) {
@@ -137,7 +137,7 @@ void add_merge(CLI::App& app, Action& action) {
   verb->add_option("IN", arguments->inputs, "the stores to take entries from")
       ->required()
       ->type_name(kDirectory);
-  add_max_bytes(*verb, arguments->max_bytes);
+  add_budget(*verb, arguments->budget);
   verb->add_flag("--quiet", arguments->quiet, "show no progress, and no list of conflicts");
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(kNotes);

@@ -75,6 +75,8 @@ int exit_code(Errc code) noexcept {
       return kExitNoStore;
     case Errc::kBusy:
       return kExitBusy;
+    case Errc::kInterrupted:
+      return kExitInterrupted;
     case Errc::kIo:
     case Errc::kMissing:  // no verb asks for entries that must be there
     case Errc::kUnsupported:

@@ -144,10 +144,16 @@ void add_store_to_fill(CLI::App& verb, std::string& store) {
       ->type_name(kDirectory);
 }
 
-void add_max_bytes(CLI::App& verb, std::string& max_bytes) {
-  verb.add_option("--max-bytes", max_bytes, "hard cap on the size of the store, as in 500M or 10G")
-      ->type_name("SIZE")
-      ->default_str("what it was last given; 10G for a new one");
+void add_budget(CLI::App& verb, Budget& budget) {
+  CLI::Option* const max_bytes =
+      verb.add_option("--max-bytes", budget.max_bytes, "hard cap on the size of the store, as in 500M or 10G")
+          ->type_name("SIZE")
+          ->default_str("what it was last given; 10G for a new one");
+  verb.add_flag(
+          "--shrink", budget.shrink,
+          "where more is stored than --max-bytes, remove what was used least lately; without it that is "
+          "an error")
+      ->needs(max_bytes);
 }
 
 int run(const std::vector<std::string>& args, const TokenizerLoader& load, const FormatRunner& formats) {

@@ -20,9 +20,10 @@ TokenizedCache open_to_change(const std::string& path, Console& console) {
   return TokenizedCache::open(path, std::move(options));
 }
 
-TokenizedCache open_to_fill(const std::string& path, const std::string& max_bytes, Console& console) {
+TokenizedCache open_to_fill(const std::string& path, const Budget& budget, Console& console) {
   Options options;
-  if (!max_bytes.empty()) options.max_bytes = parse_size(max_bytes);
+  if (!budget.max_bytes.empty()) options.max_bytes = parse_size(budget.max_bytes);
+  options.shrink = budget.shrink;
   options.on_message = console.sink();
   return TokenizedCache::open(path, std::move(options));
 }

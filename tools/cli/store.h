@@ -1,4 +1,4 @@
-// Opening stores: every verb but warm.
+// Opening stores.
 #pragma once
 
 #include <string>
@@ -6,6 +6,7 @@
 #include <tokcask/cache.h>
 
 #include "cli/console.h"
+#include "cli/verbs.h"
 
 namespace tokcask::cli {
 
@@ -17,9 +18,7 @@ namespace tokcask::cli {
 // store, and creates none.
 [[nodiscard]] TokenizedCache open_to_change(const std::string& path, Console& console);
 
-// To be filled, and made if it is not there. `max_bytes` as parse_size() takes it; empty: the budget that the
-// store was last given, or the library's default for a new one.
-[[nodiscard]] TokenizedCache open_to_fill(const std::string& path, const std::string& max_bytes,
-                                          Console& console);
+// To be filled, and made if it is not there.
+[[nodiscard]] TokenizedCache open_to_fill(const std::string& path, const Budget& budget, Console& console);
 
 }  // namespace tokcask::cli

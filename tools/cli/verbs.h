@@ -30,7 +30,11 @@ void add_verbs(CLI::App& app, Action& action);
 // What many of them take.
 void add_store(CLI::App& verb, std::string& store);
 void add_store_to_fill(CLI::App& verb, std::string& store);
-void add_max_bytes(CLI::App& verb, std::string& max_bytes);
+struct Budget {
+  std::string max_bytes;  // as parse_size() takes it; empty: what the store was last given
+  bool shrink = false;
+};
+void add_budget(CLI::App& verb, Budget& budget);
 
 void add_warm(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);

@@ -195,6 +195,7 @@ def import_tokens(
     eod: int | None = None,
     replace: bool = False,
     max_bytes: int | None = None,
+    shrink: bool = False,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> ImportReport:
     """Puts the documents of a file of another program into the store in directory `store`, made if need be.
@@ -209,6 +210,7 @@ def import_tokens(
     eod           take this token off the end of each document, where it is there
     replace       where the store has other tokens under a key, take those of the source
     max_bytes     as in TokenizedCache.open()
+    shrink        as in TokenizedCache.open()
     on_progress   called with the documents done and their number; what it raises ends the import
 
     Importing again changes nothing, and goes on where one was stopped: each batch is committed. Raises
@@ -236,7 +238,7 @@ def import_tokens(
             "sequence_len (--seq-len)"
         )
     report = ImportReport(format)
-    with TokenizedCache.open(store, max_bytes=max_bytes) as cache:
+    with TokenizedCache.open(store, max_bytes=max_bytes, shrink=shrink) as cache:
         reader = EntryReader(store)
         try:
             running = _Import(cache, reader, replace, report)
