@@ -54,6 +54,39 @@ TEST_CASE("walk: one order, with subdirectories in their place") {
   CHECK(walked(dir) == Names{"B", "a/b/c", "a/z", "a-b", "a.txt", "b", "c/d", "\xC3\xA9"});
 }
 
+TEST_CASE("walk: files of rows are for those who name them") {
+  const test::TempDir dir;
+  for (const char* name : {"a.jsonl", "b.NDJSON", "c.jsonl.gz", "d.jsonl.zst", "e.json.gz", "f.parquet",
+                           "g.arrow", "h.json", "i.jsonl.txt", "j.jsonlx", "sub/k.jsonl", "sub/l.txt"})
+    dir.write(name, name);
+  dir.link("m", "a.jsonl");
+  const Corpus corpus = walk(dir.path(), {});
+  CHECK(names_of(corpus, dir.path()) == Names{"h.json", "i.jsonl.txt", "j.jsonlx", "m", "sub/l.txt"});
+  CHECK(corpus.skipped.rows == 8);
+  CHECK(corpus.directories.front().filtered);
+  WalkOptions options;
+  options.include = globs({"*.jsonl", "*.json"});
+  CHECK(walked(dir, options) == Names{"a.jsonl", "h.json", "sub/k.jsonl"});
+  options.include = globs({"sub"});  // names the directory, not the file
+  CHECK(walked(dir, options) == Names{"sub/l.txt"});
+
+  // As the corpus itself.
+  dir.link("n.parquet", "h.json");
+  for (const char* name : {"a.jsonl", "b.NDJSON", "e.json.gz", "m", "n.parquet"}) {
+    CAPTURE(name);
+    try {
+      static_cast<void>(walk(dir / name, {}));
+      FAIL_CHECK("nothing was thrown");
+    } catch (const Error& error) {
+      CHECK(error.code() == Errc::kInvalidArgument);
+      CHECK(std::string_view(error.what()).find("pretokenize_rows") != std::string_view::npos);
+    }
+  }
+  options.include = globs({"*.jsonl"});
+  CHECK(names_of(walk(dir / "a.jsonl", options), dir.path()) == Names{"a.jsonl"});
+  CHECK(names_of(walk(dir / "h.json", {}), dir.path()) == Names{"h.json"});
+}
+
 TEST_CASE("walk: a file's figures are those of stat") {
   const test::TempDir dir;
   const std::string path = dir.write("file", "12345");

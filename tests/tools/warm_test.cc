@@ -193,6 +193,85 @@ TEST_CASE("warm: what cannot be a section is counted, named, remembered, and nev
   CHECK(f.try_warm({"--exclude", "store*", "--quiet"}).err.empty());
 }
 
+TEST_CASE("warm: a file of rows is not one text") {
+  const Fixture f;
+  std::string rows;
+  for (int i = 0; i < 50; ++i) rows += "{\"text\": \"row\"}\n";
+  const std::string jsonl = f.file("rows.jsonl", rows);
+  f.file("text", "text");
+  const auto document = f.warm();
+  CHECK(document["files"] == 1);
+  CHECK(document["sections"] == 1);
+  CHECK(document["skipped"]["rows"] == 1);
+  const Outcome refused =
+      test::run({"warm", f.dir / "other", jsonl, "--tokenizer", "bytes", "--seq-len", "100", "--json"});
+  CHECK(refused.code == cli::kExitUsage);
+  CHECK(refused.err.find("pretokenize_rows") != std::string::npos);
+  CHECK(f.warm({"--include", "*.jsonl"})["sections"] == 1);
+  const Outcome shown = test::run(
+      {"warm", f.store(), f.corpus(), "--tokenizer", f.tokenizer, "--seq-len", "100"}, f.loader.loader());
+  CHECK(shown.out.find("1 of rows (JSONL, Parquet, Arrow)") != std::string::npos);
+}
+
+TEST_CASE("warm: a record that was found damaged is made again") {
+  const Fixture f;
+  for (int i = 0; i < 20; ++i) f.file(std::to_string(i), std::to_string(i) + std::string(3000, 'x'));
+  const std::vector<std::string> length{"--seq-len", "4000"};
+  f.warm(length);
+  const auto keys = TokenizedCache::open(f.store(), {.read_only = true}).keys();
+  const auto damage = [&](const CacheKey& key) {
+    // The bytes of the record that a view points to, found in the file.
+    std::string id;
+    {
+      auto cache = TokenizedCache::open(f.store(), {.read_only = true});
+      const auto view = cache.get(key);
+      const auto ids = view->input_ids();
+      id.assign(reinterpret_cast<const char*>(ids.data()), ids.size_bytes());
+    }
+    const std::string path = f.store() + "/data.mdb";
+    std::ifstream in(path, std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+    std::fstream out(path, std::ios::binary | std::ios::in | std::ios::out);
+    for (std::size_t at = bytes.find(id); at != std::string::npos; at = bytes.find(id, at + 1)) {
+      out.seekp(static_cast<std::streamoff>(at + 40));
+      out.put('!');
+    }
+  };
+  damage(keys[3]);
+  CHECK(f.warm(length)["hits"] == 20);  // nobody has found it
+  SUBCASE("by verify") { CHECK(test::run({"verify", f.store()}).code == cli::kExitFinding); }
+  SUBCASE("by a look-up") { CHECK_FALSE(TokenizedCache::open(f.store(), {.read_only = true}).get(keys[3])); }
+  SUBCASE("by --rehash") {
+    CHECK(f.warm({"--seq-len", "4000", "--rehash"})["stored"] == 1);
+    CHECK(f.warm(length)["hits"] == 20);
+    check_sound(f.store());
+    return;
+  }
+  const auto again = f.warm(length);
+  CHECK(again["misses"] == 1);
+  CHECK(again["stored"] == 1);
+  CHECK(again["files_read"] == 1);
+  CHECK(f.warm(length)["hits"] == 20);
+  CHECK(TokenizedCache::open(f.store(), {.read_only = true}).get(keys[3]));
+  check_sound(f.store());
+}
+
+TEST_CASE("warm: --shrink is what lets a lower --max-bytes remove entries") {
+  const Fixture f;
+  for (int i = 0; i < 400; ++i) f.file(std::to_string(i), std::to_string(i) + std::string(4000, 'x'));
+  f.warm({"--seq-len", "4000"});
+  const Outcome refused = f.try_warm({"--seq-len", "4000", "--max-bytes", "1M"});
+  CHECK(refused.code == cli::kExitUsage);
+  CHECK(refused.err.find("--shrink") != std::string::npos);
+  CHECK(f.warm({"--seq-len", "4000"})["hits"] == 400);
+  CHECK(test::run({"merge", f.store(), f.store() + "2", "--max-bytes", "1M", "--shrink"}).code ==
+        cli::kExitNoStore);
+  const auto shrunk = f.warm({"--seq-len", "4000", "--max-bytes", "1M", "--shrink"});
+  CHECK(shrunk["store"]["file_bytes"].get<int>() <= 1 << 20);
+  CHECK(f.try_warm({"--seq-len", "4000", "--shrink"}).code == cli::kExitUsage);  // to what?
+  check_sound(f.store());
+}
+
 TEST_CASE("warm: another tokenizer or length never gets what is there") {
   const Fixture f;
   f.file("a", "alpha");

@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/reference.h"
+#include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
 
@@ -18,7 +19,14 @@ namespace {
 
 constexpr const char* kNotes =
     "Files that are unchanged since the last time are not read. Binary files, those that are not UTF-8, and "
-    "what .gitignore files name are left out.\n"
+    "what .gitignore files name are left out. So are files of rows (.jsonl, .ndjson, .parquet, .arrow, "
+    ".json.gz), "
+    "unless a GLOB of --include matches their name: each file is one text. Rows are for pretokenize_rows() "
+    "of the "
+    "Python package.\n"
+    "\n"
+    "An entry whose record was found damaged, by a look-up or by verify, is made again; one that nobody has "
+    "found yet is found with --rehash.\n"
     "\n"
     "A GLOB without a slash is compared with the name of a file or directory, one with a slash with the path "
     "below CORPUS; *, ?, [a-z] and ** mean what they mean in a .gitignore file.\n"
@@ -42,7 +50,7 @@ struct Arguments {
   bool hidden = false;
   bool no_ignore = false;
   unsigned jobs = 0;
-  std::string max_bytes;
+  Budget budget;
   bool rehash = false;
   bool quiet = false;
   bool json = false;
@@ -80,6 +88,7 @@ Json skipped_json(const warm::WarmFigures& figures) {
   skipped["hidden"] = figures.skipped.hidden;
   skipped["ignored"] = figures.skipped.ignored;
   skipped["excluded"] = figures.skipped.excluded;
+  skipped["rows"] = figures.skipped.rows;
   skipped["binary"] = figures.binary;
   skipped["not_utf8"] = figures.not_utf8.total;
   skipped["unreadable"] = figures.skipped.unreadable.total;
@@ -135,6 +144,7 @@ std::string skipped_text(const warm::WarmFigures& figures) {
   add(figures.skipped.hidden, "hidden");
   add(figures.skipped.ignored, "ignored by .gitignore");
   add(figures.skipped.excluded, "excluded");
+  add(figures.skipped.rows, "of rows (JSONL, Parquet, Arrow)");
   add(figures.binary, "binary");
   add(figures.not_utf8.total, "not UTF-8");
   add(figures.skipped.unreadable.total, "unreadable");
@@ -175,15 +185,11 @@ void report_interruption(Console& console, const warm::WarmFigures& figures) {
 
 int warm_store(Session& session, const Arguments& arguments) {
   const warm::WarmOptions options = warm_options(arguments);
-  Options store;
-  store.on_message = session.console.sink();
-  if (!arguments.max_bytes.empty()) store.max_bytes = parse_size(arguments.max_bytes);
-
   warm::WarmFigures figures;
   {
     const InterruptGuard interrupt;
     Progress progress(session.console, !arguments.quiet);
-    TokenizedCache cache = TokenizedCache::open(arguments.store, std::move(store));
+    TokenizedCache cache = open_to_fill(arguments.store, arguments.budget, session.console);
     figures = warm::warm(cache, options, session.load, progress);
     cache.close();
   }
@@ -228,8 +234,9 @@ void add_options(CLI::App& verb, Arguments& arguments) {
       ->check(CLI::Range(0U, 1024U))
       ->type_name("N")
       ->default_str("0");
-  add_max_bytes(verb, arguments.max_bytes);
-  verb.add_flag("--rehash", arguments.rehash, "read every file, even those that look unchanged");
+  add_budget(verb, arguments.budget);
+  verb.add_flag("--rehash", arguments.rehash,
+                "read every file, even those that look unchanged, and every record of theirs");
   verb.add_flag("--quiet", arguments.quiet, "show no progress, and no list of files that were left out");
   verb.add_flag("--json", arguments.json, "print one JSON object");
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -62,6 +63,12 @@ struct Place {
   bool included = false;  // a directory on the way here matches an include pattern
   unsigned depth = 0;
 };
+
+bool matches_any(const std::vector<PathPattern>& patterns, std::string_view path, std::string_view name,
+                 bool is_directory) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const PathPattern& pattern) { return pattern.matches(path, name, is_directory); });
+}
 
 class Walker {
  public:
@@ -189,7 +196,8 @@ class Walker {
 
   Visit file_or_link(int directory_fd, const Entry& entry, const Place& place, const std::string& path,
                      std::uint32_t index) {
-    const bool included = place.included || matches_any(options_.include, path, entry.name, false);
+    const bool named = matches_any(options_.include, path, entry.name, false);
+    const bool included = place.included || named;
     if (entry.type == DT_REG && !included) return filtered(corpus_.skipped.excluded);
     struct stat status;
     if (::fstatat(directory_fd, entry.name.c_str(), &status, 0) != 0) {
@@ -198,6 +206,8 @@ class Walker {
       links_.push_back({join(place.real, entry.name), path + '/', place.ignore, included, place.depth + 1});
     } else if (!included) {
       return filtered(corpus_.skipped.excluded);
+    } else if (S_ISREG(status.st_mode) && !named && is_of_rows(entry.name)) {
+      return filtered(corpus_.skipped.rows);
     } else {
       file(entry.name, status, index);
     }
@@ -242,12 +252,6 @@ class Walker {
     return false;
   }
 
-  static bool matches_any(const std::vector<PathPattern>& patterns, std::string_view path,
-                          std::string_view name, bool is_directory) {
-    return std::any_of(patterns.begin(), patterns.end(),
-                       [&](const PathPattern& pattern) { return pattern.matches(path, name, is_directory); });
-  }
-
   [[nodiscard]] bool is_kept_out(const struct stat& status) const {
     return std::find(options_.never.begin(), options_.never.end(), std::pair(status.st_dev, status.st_ino)) !=
            options_.never.end();
@@ -270,6 +274,17 @@ class Walker {
 
 }  // namespace
 
+bool is_of_rows(std::string_view name) {
+  std::string lower(name);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; });
+  constexpr std::array<std::string_view, 9> kEndings = {".jsonl",     ".ndjson",    ".jsonl.gz",
+                                                        ".ndjson.gz", ".jsonl.zst", ".ndjson.zst",
+                                                        ".json.gz",   ".parquet",   ".arrow"};
+  return std::any_of(kEndings.begin(), kEndings.end(),
+                     [&](std::string_view ending) { return lower.ends_with(ending); });
+}
+
 std::string Corpus::path_of(const CorpusFile& file) const {
   return join(directories[file.directory].path, file.name);
 }
@@ -281,6 +296,15 @@ Corpus walk(const std::string& root, const WalkOptions& options) {
   if (!real || ::stat(real->c_str(), &status) != 0) throw_root(root, errno);
   if (S_ISREG(status.st_mode)) {
     const std::size_t slash = real->rfind('/');
+    // By the name that was given, too: a link may lead to a file whose name tells nothing.
+    const std::string_view name = std::string_view(root).substr(root.rfind('/') + 1);
+    if ((is_of_rows(name) || is_of_rows(*real)) && !matches_any(options.include, name, name, false)) {
+      throw Error(
+          Errc::kInvalidArgument,
+          "corpus " + root +
+              ": a file of rows, of which this would make one text. Rows are for pretokenize_rows() of the "
+              "Python package; to take the file as one text all the same, name it with --include");
+    }
     corpus.directories.push_back({slash == 0 ? "/" : real->substr(0, slash), true});
     const auto inode = std::pair(status.st_dev, status.st_ino);
     if (std::find(options.never.begin(), options.never.end(), inode) != options.never.end()) {

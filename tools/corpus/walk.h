@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -52,6 +53,7 @@ struct WalkSkipped {
   std::uint64_t hidden = 0;
   std::uint64_t ignored = 0;
   std::uint64_t excluded = 0;  // by an exclude pattern, or for want of an include pattern
+  std::uint64_t rows = 0;      // files of rows that no include pattern matches
   std::uint64_t special = 0;   // FIFOs, sockets, devices
   std::uint64_t repeated = 0;  // directories that were walked before (links, loops)
   std::uint64_t store = 0;     // WalkOptions::never
@@ -81,8 +83,13 @@ struct Corpus {
 // How deep directories may be nested; each level holds one file descriptor open.
 inline constexpr unsigned kMaxDepth = 200;
 
+// Whether a file of this name holds rows, each a text of its own: JSON lines, compressed or not, Parquet,
+// Arrow. Not .json, which may be anything.
+[[nodiscard]] bool is_of_rows(std::string_view name);
+
 // Walks the directory, or takes the one file, at `root`. Throws Error: kNotFound when there is nothing, kIo
-// when it cannot be opened, kInvalidArgument when it is neither a directory nor a regular file.
+// when it cannot be opened, kInvalidArgument when it is neither a directory nor a regular file, or a file of
+// rows that no include pattern matches.
 [[nodiscard]] Corpus walk(const std::string& root, const WalkOptions& options);
 
 }  // namespace tokcask::corpus

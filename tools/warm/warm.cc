@@ -162,12 +162,20 @@ class Run {
       keys.clear();
       keys.reserve(end - start);
       for (std::size_t i = start; i < end; ++i) keys.push_back(key_of(indices[i]));
-      const std::vector<bool> present = cache_.contains_many(keys);
+      const std::vector<bool> present = are_there(keys);
       for (std::size_t i = start; i < end; ++i) {
         if (!present[i - start]) missing.push_back(indices[i]);
       }
     }
     return missing;
+  }
+
+  // Who rehashes believes no record unread either.
+  [[nodiscard]] std::vector<bool> are_there(const std::vector<CacheKey>& keys) {
+    if (!options_.rehash) return cache_.contains_many(keys);
+    std::vector<bool> there;
+    for (const auto& view : cache_.get_many(keys)) there.push_back(view.has_value());
+    return there;
   }
 
   [[nodiscard]] CacheKey key_of(std::uint32_t index) const {
