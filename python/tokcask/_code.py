@@ -6,8 +6,12 @@ function that somebody put on the object, can do anything. Such code is part of 
 
 from __future__ import annotations
 
+import dis
 import functools
+import json
+import re
 import types
+from collections.abc import Iterator
 from typing import Any
 
 # What a call of a tokenizer goes through, in all versions of transformers from 4.46 on.
@@ -27,7 +31,6 @@ _CALLED = (
     "__getattribute__",
 )
 _PLAIN = "transformers.tokenization_utils"
-_DEPTH = 6
 
 
 def is_a(thing: Any, name: str) -> bool:
@@ -80,11 +83,42 @@ def _described(tokenizer: Any, found: dict[str, Any]) -> Any:
     if not found:
         return None
     kind = type(tokenizer)
-    return [
-        kind.__module__,
-        kind.__qualname__,
-        [[name, code_of(value)] for name, value in sorted(found.items())],
-    ]
+    code = [[name, code_of(value)] for name, value in sorted(found.items())]
+    return [kind.__module__, kind.__qualname__, code, _configuration(tokenizer, found)]
+
+
+def _configuration(tokenizer: Any, found: dict[str, Any]) -> Any:
+    """Texts, numbers and other tokenizers in the attributes that this code names, but for what it sets itself: a counter is
+    no configuration."""
+    named: set[str] = set()
+    changed: set[str] = set()
+    for code in (code for value in found.values() for code in _functions(value)):
+        named.update(code.co_names)
+        if code.co_name != "__init__":
+            changed.update(one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
+    configuration = []
+    own = _attributes(tokenizer)
+    for name in sorted(named - changed):
+        value = own.get(name, getattr(type(tokenizer), name, None))
+        if value is None:
+            continue
+        if isinstance(value, (str, bytes, bool, int, float, tuple, frozenset, re.Pattern)):
+            configuration.append([name, code_of(value)])
+        elif value is not tokenizer and hasattr(value, "backend_tokenizer"):
+            configuration.append([name, code_of_tokenizer(value)])
+    return configuration
+
+
+def _functions(value: Any) -> Iterator[types.CodeType]:
+    """The code of a function, method, property or partial, and of the functions in it."""
+    for name in ("fget", "func", "__func__"):
+        value = getattr(value, name, value)
+    waiting = [getattr(value, "__code__", None)]
+    while waiting:
+        code = waiting.pop()
+        if isinstance(code, types.CodeType):
+            yield code
+            waiting += code.co_consts
 
 
 def _overrides(tokenizer: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -105,10 +139,10 @@ def _overrides(tokenizer: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _home(value: Any) -> str:
-    """The module of a method or property."""
+    """The module in which the code of a method or property was written, whatever functools.wraps() says."""
     for name in ("fget", "func", "__func__"):
         value = getattr(value, name, value)
-    return str(getattr(value, "__module__", None) or "")
+    return str(getattr(value, "__globals__", {}).get("__name__", ""))
 
 
 def _attributes(thing: Any) -> dict[str, Any]:
@@ -132,22 +166,24 @@ def _is_code(value: Any) -> bool:
     )
 
 
-def code_of(value: Any, depth: int = 0) -> Any:
+def code_of(value: Any, above: tuple[int, ...] = ()) -> Any:
     """What a function does, as JSON: its byte code and constants, and the same of what it is made of.
 
     An object that is not code, a number, a text or a collection of these counts by its class alone.
     """
-    if depth > _DEPTH:
-        return "..."
-    inside = functools.partial(code_of, depth=depth + 1)
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type(...))):
         return repr(value)
+    if id(value) in above:  # a function that knows itself
+        return f"above, {len(above) - above.index(id(value))}"
+    inside = functools.partial(code_of, above=(*above, id(value)))
+    if isinstance(value, re.Pattern):
+        return ["pattern", inside(value.pattern), value.flags]
     if isinstance(value, (tuple, list)):
         return [inside(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(str(inside(item)) for item in value)
+        return sorted(json.dumps(inside(item)) for item in value)
     if isinstance(value, dict):
-        return sorted([str(inside(name)), inside(item)] for name, item in value.items())
+        return sorted([json.dumps(inside(name)), inside(item)] for name, item in value.items())
     if isinstance(value, types.CodeType):
         return [value.co_code.hex(), inside(value.co_consts), list(value.co_names)]
     if isinstance(value, (functools.partial, functools.partialmethod)):
@@ -161,6 +197,8 @@ def code_of(value: Any, depth: int = 0) -> Any:
         cells = [_content_of(cell) for cell in function.__closure__ or ()]
         parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells)
         return [inside(part) for part in parts]
+    if hasattr(value, "backend_tokenizer"):
+        return ["tokenizer", code_of_tokenizer(value)]
     kind = value if isinstance(value, type) else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
 

@@ -17,6 +17,8 @@ from tokcask._code import calls_only_its_backend, is_of_transformers
 from tokcask._core import CachedTokens
 from tokcask._identity import truncation_traits
 
+NO_LENGTH = 2**31 - 1
+"""The sequence length under which whole sequences are stored."""
 LOSS_MASK = ":tokcask-loss-mask"
 """How the tokenizer part of a key ends whose entry has a loss mask in the place of its attention mask."""
 
@@ -157,7 +159,9 @@ class Encoder:
                 )
             }
         if self._plugged:
-            results = self._tokenizer.encode_batch(texts, self._recipe.length)
+            # All of it, where the end is kept.
+            length = self._recipe.length if self._recipe.cut == "tokenizer" else NO_LENGTH
+            results = self._tokenizer.encode_batch(texts, length)
             if len(results) != len(texts):
                 raise ValueError(f"encode_batch() returned {len(results)} results for {len(texts)} texts")
             made = [(getattr(result, "ids", result), None) for result in results]
@@ -167,11 +171,7 @@ class Encoder:
 
     def _call(self, texts: list[str]) -> list[tuple[Any, Any]]:
         with self._callable() as tokenizer:
-            if getattr(tokenizer, "is_fast", False) and not is_of_transformers(tokenizer):
-                batch = tokenizer(text=texts, padding=False, **self._options)
-                masks = batch.get("attention_mask") or [None] * len(texts)
-                return list(zip(batch["input_ids"], masks, strict=True))
-            # Python code of somebody's own may do another thing with a list than with a text.
+            # One by one: Python code of somebody's own may do another thing with a list than with a text.
             results = [tokenizer(text=text, padding=False, **self._options) for text in texts]
         return [(result["input_ids"], result.get("attention_mask")) for result in results]
 

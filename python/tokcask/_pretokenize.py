@@ -47,8 +47,8 @@ class TokenizedRows(list[dict[str, Any]]):
 
     @property
     def keys(self) -> list[CacheKey | None]:
-        """The key of each row, for TokenizedCache.get() or TokenDataset. None for a row of preferences, and for all rows
-        without a cache. A new list for each call."""
+        """The key of each row, in the order in which they were returned, for TokenizedCache.get() or TokenDataset. None for a
+        row of preferences, and for all rows without a cache. A new list for each call."""
         return self._keyed.all()
 
 
@@ -64,7 +64,6 @@ class LazyRows(Sequence[dict[str, Any]]):
         self._keyed = keyed
         self._maker = maker
         kept = [place for place in range(len(rows)) if keyed.key(place) is not None]
-        self._items = {place: item for item, place in enumerate(kept)}
         maker.places = np.array(kept, np.int64)
         self._native = Dataset(cache.root, (keyed.key(place) for place in kept), missing="keep")
 
@@ -84,8 +83,8 @@ class LazyRows(Sequence[dict[str, Any]]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         place = range(len(self))[index]
-        item = self._items.get(place)
-        if item is None:
+        item = int(np.searchsorted(self._maker.places, place))
+        if item == len(self._maker.places) or self._maker.places[item] != place:
             return dict(self._rows[place])
         tokens = self._native.item(item)
         if tokens is None:
@@ -99,7 +98,6 @@ class LazyRows(Sequence[dict[str, Any]]):
 def _reopen(rows: list[Any], keyed: _Keyed, root: str, packed: bytes, maker: RowMaker) -> LazyRows:
     made = LazyRows.__new__(LazyRows)
     made._rows, made._keyed, made._maker = rows, keyed, maker
-    made._items = {int(place): item for item, place in enumerate(maker.places)}
     made._native = Dataset(root, packed=packed, missing="keep")
     return made
 
@@ -142,8 +140,8 @@ def pretokenize_rows(
     sequence_len   1 to 2**31 - 1, which cuts nothing
     cache          an open TokenizedCache; may be read-only, and then gets nothing new
     text_field     the field of a row that has its text
-    section_field  a field that has the section id itself, for all rows. It must change whenever the row's text or
-                   messages do, as a hash of them; else old tokens are served for new text
+    section_field  a field that has the section id itself, for all rows. It must change whenever what is tokenized does:
+                   the text or its end token; the messages, tools, template and its options. Else old tokens are served
     lazy           see above; needs a cache
     progress       None: a bar if standard error is a terminal and tqdm is installed. True, False, or a function, which is
                    called with the number of rows that are done and of all, or None

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 Progress = bool | Callable[[int, int | None], object] | None
 """None: a bar if standard error is a terminal and tqdm is installed. True: a bar in any case. False: none. A function is
-called with the number of rows that are done, and of all rows if it is known."""
+called with the number of rows that are done, and the number of all rows, or None."""
 
 
 @contextlib.contextmanager
 def shown(progress: Progress, total: int | None, what: str) -> Iterator[Callable[[int], None]]:
-    """A function to be called with the number of rows that are done more."""
+    """A function to be called with how many more rows are done."""
     if callable(progress):
         done = 0
 
@@ -24,19 +24,15 @@ def shown(progress: Progress, total: int | None, what: str) -> Iterator[Callable
 
         yield report
         return
-    if progress is None:
-        progress = sys.stderr is not None and sys.stderr.isatty()
-        wanted = "if installed"
-    else:
-        wanted = "in any case"
-    if not progress:
-        yield lambda more: None
-        return
+    wanted = sys.stderr is not None and sys.stderr.isatty() if progress is None else progress
     try:
-        from tqdm.auto import tqdm
+        if wanted:
+            from tqdm.auto import tqdm
     except ImportError as error:
-        if wanted == "in any case":
+        if progress:
             raise ImportError("progress=True needs the package tqdm: pip install tqdm") from error
+        wanted = False
+    if not wanted:
         yield lambda more: None
         return
     with tqdm(total=total, desc=what, unit=" rows") as bar:

@@ -21,8 +21,6 @@ from tokcask._filling import Store, Tokenizing, chunks
 from tokcask._identity import identity_of, tokenizer_sha256
 from tokcask._progress import Progress, shown
 
-NO_LENGTH = 2**31 - 1
-"""The sequence length under which whole sequences are stored."""
 # Rows whose keys are looked up at once, and of which the misses are tokenized before the next.
 _AT_ONCE = 10_000
 _CHARACTERS_AT_ONCE = 1 << 26
@@ -65,9 +63,12 @@ class RowReader:
         chat_template: str | None = None,
         refused: Mapping[str, str] | None = None,
     ) -> None:
-        """refused  fields that a row must not have, and what to do with such a row"""
+        """refused  fields that a row must not have, and what to do with such a row. Given, rows are also of one kind, and
+        messages have roles, as in TRL"""
         self._tokenizer = tokenizer
         self._refused = dict(refused or {})
+        self._of_one_kind = bool(refused)
+        self._is_chat: bool | None = None
         self._masked = recipe.assistant_mask
         self._text_field = text_field
         self._section_field = section_field
@@ -87,7 +88,12 @@ class RowReader:
             for field, remedy in self._refused.items():
                 if row.get(field) is not None:
                     raise ValueError(f"it has {field}; {remedy}")
-            return self._conversation(row) if row.get("messages") is not None else self._text(row)
+            is_chat = row.get("messages") is not None
+            if self._of_one_kind:
+                if self._is_chat not in (None, is_chat):
+                    raise ValueError("texts and conversations are mixed; make a data set of each")
+                self._is_chat = is_chat
+            return self._conversation(row) if is_chat else self._text(row)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"row {place}: {error}") from error
@@ -113,19 +119,25 @@ class RowReader:
         messages, tools = row["messages"], row.get("tools")
         if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
             raise ValueError("messages must be a list with at least one message")
+        if self._of_one_kind and not all(isinstance(one, Mapping) and "role" in one for one in messages):
+            raise ValueError("each of its messages must be a dict with a role")
         template = getattr(self._tokenizer, "apply_chat_template", None)
         if template is None:
             raise TypeError(
                 f"{type(self._tokenizer).__name__} has no apply_chat_template(), which rows with messages need; "
                 "use the tokenizer of transformers for them"
             )
-        tools = json.loads(tools) if isinstance(tools, str) else tools
+        if isinstance(tools, str):
+            try:
+                tools = json.loads(tools)
+            except ValueError as error:
+                raise ValueError(f"tools is a str that is no JSON: {error}") from error
         given = row.get("chat_template_kwargs") or {}
         if refused := sorted(_NOT_FOR_TEMPLATES.intersection(given)):
             raise ValueError(
                 f"chat_template_kwargs has {', '.join(refused)}, which is not for a template; leave it out"
             )
-        options: dict[str, Any] = {"add_generation_prompt": False}
+        options: dict[str, Any] = {}
         if tools is not None:
             options["tools"] = tools
         if self._chat_template is not None:
@@ -147,7 +159,8 @@ class RowReader:
         if self._plainly and not self._masked:
             return Section(given_id or section_id(rendered, "chat"), rendered, special_tokens=False)
         # Ids or masks may depend on more than the rendered text.
-        messages = copy.deepcopy(messages)  # which may be another row's by the time they are tokenized
+        # A stream may have filled them for another row by the time they are tokenized.
+        messages, options = copy.deepcopy((messages, options))
         how = [self._how_rendered(options), content, rendered]
         return Section(
             given_id or section_id(digest(how), "chat-called"), rendered, chat=Chat(messages, options)
@@ -159,12 +172,12 @@ class RowReader:
         return [versions, template, code_of_template(self._tokenizer)]
 
     def _given_id(self, row: Mapping[str, Any]) -> str | None:
-        for field in (self._section_field, "_dlm_section_id"):
-            if field is not None and row.get(field) is not None:
-                return CacheKey(str(row[field]), "-", 1).section_id  # checks it
-        if self._section_field is not None:
+        if self._section_field is None:
+            return None
+        given = row.get(self._section_field)
+        if given is None:
             raise ValueError(f"it has no {self._section_field}, which was named as section_field")
-        return None
+        return CacheKey(str(given), "-", 1).section_id  # checks it
 
 
 @dataclass(frozen=True)
@@ -320,15 +333,17 @@ def _checked(rows: Any) -> Iterable[Any]:
         raise TypeError(
             f"rows is a {type(rows).__name__}; pass rows.to_dict('records') or datasets.Dataset.from_pandas(rows)"
         )
-    if isinstance(rows, str):
-        raise TypeError("rows is a str; pass a list of dicts, e.g. [{'text': ...}]")
+    if isinstance(rows, str) or not hasattr(rows, "__iter__"):
+        raise TypeError(f"rows is a {type(rows).__name__}; pass a list of dicts, e.g. [{{'text': ...}}]")
     return rows  # type: ignore[no-any-return]
 
 
 def indexable(rows: Iterable[Any]) -> Any:
     """The rows as something with a length and items; a stream is read into a list."""
     _checked(rows)
-    return rows if hasattr(rows, "__len__") and hasattr(rows, "__getitem__") else list(rows)
+    if hasattr(rows, "__len__") and hasattr(rows, "__getitem__"):
+        return rows
+    return [copy.deepcopy(row) for row in rows]  # a stream may fill one dict again and again
 
 
 class RowMaker:

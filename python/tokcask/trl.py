@@ -31,12 +31,11 @@ from numpy.typing import NDArray
 
 from tokcask._adapters import adapted
 from tokcask._core import CachedTokens, TokenizedCache
-from tokcask._encoding import Recipe
+from tokcask._encoding import NO_LENGTH, Recipe
 from tokcask._filling import chunks
 from tokcask._identity import cuts_to_prefix
 from tokcask._progress import Progress
 from tokcask._rows import (
-    NO_LENGTH,
     Filler,
     RowMaker,
     RowReader,
@@ -59,6 +58,12 @@ _NOT_PREPARED = {
 _REFUSED = {
     "prompt": "leave rows of prompt and completion to SFTTrainer",
     "chosen": "rows of preferences are DPOTrainer's or RewardTrainer's",
+    "input_ids": "it is tokenized already: give it to SFTTrainer as it is",
+    "labels": "leave rows with labels of their own to SFTTrainer",
+    "assistant_masks": "leave rows with masks of their own to SFTTrainer",
+    "completion_mask": "leave rows with masks of their own to SFTTrainer",
+    "image": "leave rows with images to SFTTrainer",
+    "images": "leave rows with images to SFTTrainer",
     "conversations": "rename it to messages, with role and content in each, as TRL does",
 }
 _log = logging.getLogger("tokcask")
@@ -126,7 +131,6 @@ def sft_dataset(
     recipe = _recipe(tokenizer, settings)
     masked = recipe.assistant_mask
     template = _training_template(tokenizer) if masked else None
-    text_field = settings.text_field
     given_rows = indexable(rows)
     if formatting_func is not None:
         given_rows = _Formatted(given_rows, formatting_func)
@@ -178,7 +182,9 @@ def _settings(args: Any, tokenizer: Any, given: dict[str, Any]) -> _Settings:
             for name in ("max_length", "truncation_mode", "assistant_only_loss", "text_field")
         }
     except AttributeError as error:
-        raise TypeError(f"args must be a trl.SFTConfig, not a {type(args).__name__}") from error
+        raise TypeError(
+            f"args must be a trl.SFTConfig of TRL 1.16 or newer; this {type(args).__name__} has no {error.name}"
+        ) from error
     problems = [
         f"{name} is {value!r} here and {of_args[name]!r} in args"
         for name, value in given.items()
@@ -224,7 +230,7 @@ def _training_template(tokenizer: Any) -> str | None:
     try:
         from trl.chat_template_utils import get_training_chat_template, has_generation_markers
     except ImportError as error:
-        raise ImportError("assistant_only_loss needs the package trl: pip install trl") from error
+        raise ImportError(f"assistant_only_loss needs the package trl, 1.16 or newer ({error})") from error
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             "assistant_only_loss needs a tokenizer with a chat template; set tokenizer.chat_template, or leave it out"
@@ -271,7 +277,7 @@ class SFTDataset(TokenDataset):
 
     def _row(self, tokens: CachedTokens) -> dict[str, NDArray[np.int64]]:
         input_ids = tokens.input_ids.astype(np.int64)
-        labels = np.where(tokens.attention_mask, input_ids, -100) if self._masked else input_ids
+        labels = np.where(tokens.attention_mask, input_ids, -100) if self._masked else input_ids.copy()
         return {"input_ids": input_ids, "labels": labels}
 
     def to_hf(self, directory: str | os.PathLike[str] | None = None) -> Any:

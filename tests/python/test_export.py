@@ -212,7 +212,10 @@ def test_a_shuffle_is_the_same_everywhere(tmp_path: pathlib.Path) -> None:
     """Fixed arithmetic, no library's random numbers."""
     put(
         tmp_path / "store",
-        {CacheKey(section, SHA, 8): [1] for section in (*map("{:016x}".format, range(8)), "x", "0" * 31 + "8")},
+        {
+            CacheKey(section, SHA, 8): [1]
+            for section in (*map("{:016x}".format, range(8)), "x", "0" * 31 + "8")
+        },
     )
     export_tokens(tmp_path / "store", tmp_path / "out", format="parquet", order="shuffle", seed=2**64 - 1)
     order = [section[-1] for section in pq.read_table(tmp_path / "out")["section_id"].to_pylist()]

@@ -274,13 +274,13 @@ def test_looks_up_once_and_stores_in_batches(
         recording: Any = Recording(cache)
         run(text_rows(2300), counting, recording)
     assert calls == [("get_many", 2300), ("put_many", 1000), ("put_many", 1000), ("put_many", 300)]
-    assert counting.calls == 3
+    assert counting.calls == 2300
 
 
 def test_a_failure_keeps_what_was_stored(cache: TokenizedCache, tokenizer: Any) -> None:
     class Failing(Counting):
         def __call__(self, **options: Any) -> Any:
-            if self.calls == 1:
+            if self.calls == 1200:
                 raise RuntimeError("tokenizer")
             return super().__call__(**options)
 

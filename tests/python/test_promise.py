@@ -9,6 +9,7 @@ import functools
 import json
 import pathlib
 import pickle
+import re
 import shutil
 import threading
 import warnings
@@ -276,8 +277,9 @@ def test_a_plain_tokenizer_is_known_as_one(tokenizer: Any) -> None:
     assert not calls_only_its_backend(Wrapper(tokenizer))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_a_class_of_transformers_that_somebody_patched(
-    tmp_path: pathlib.Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, wrapped: bool
 ) -> None:
     rows = text_rows(10)
     before = stored(tmp_path / "s", tokenizer, rows)
@@ -286,10 +288,118 @@ def test_a_class_of_transformers_that_somebody_patched(
     def patched(self: Any, text: Any = None, **options: Any) -> Any:
         return original(self, text.upper(), **options)
 
+    if wrapped:
+        patched = functools.wraps(original)(patched)
     monkeypatch.setattr(transformers.PreTrainedTokenizerBase, "__call__", patched)
     expected = [plain(tokenizer, row, 64) for row in rows]
     assert expected != before
     assert stored(tmp_path / "s", tokenizer, rows) == expected
+
+
+class Prefixing(transformers.PreTrainedTokenizerFast):
+    prefix = "a "
+    pattern = re.compile("o")
+
+    def __call__(self, text: Any = None, **options: Any) -> Any:
+        return super().__call__(self.prefix + self.pattern.sub("u", text), **options)
+
+
+class Delegating:
+    """Which has all other attributes of what it wraps, is_fast among them, and thinks of one text."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        self.calls += 1
+        return self.inner(text[::-1], **options)
+
+
+def test_the_configuration_of_python_code_is_seen(tmp_path: pathlib.Path, tokenizer: Any) -> None:
+    def prefixing(**attributes: Any) -> Any:
+        made = subclassed(Prefixing, tokenizer)
+        for name, value in attributes.items():
+            setattr(made, name, value)
+        return made
+
+    def closing(pattern: str) -> Any:
+        made = subclassed(Prefixing, tokenizer)
+        compiled, original = re.compile(pattern), type(made).__call__
+        made.__class__ = type(
+            "Prefixing",
+            (Prefixing,),
+            {"__call__": lambda self, text, **o: original(self, compiled.sub("", text), **o)},
+        )
+        return made
+
+    rows = text_rows(5)
+    kinds = [
+        prefixing(),
+        prefixing(prefix="b "),
+        prefixing(pattern=re.compile("e")),
+        closing("q"),
+        closing("f"),
+        Delegating(tokenizer),
+        Delegating(prefixing()),
+    ]
+    assert len({tokenizer_sha256(kind) for kind in kinds}) == len(kinds)
+    for kind in kinds * 2:
+        assert stored(tmp_path / "s", kind, rows) == [plain(kind, row, 64) for row in rows]
+    counting = Delegating(tokenizer)
+    sha = tokenizer_sha256(counting)
+    counting("a text")
+    assert tokenizer_sha256(counting) == sha  # a counter is no configuration
+
+
+class Bytes:
+    sha256 = "0b" * 32
+
+    def encode_batch(self, texts: Any, max_length: int) -> Any:
+        return [list(text.encode())[:max_length] for text in texts]
+
+
+def test_the_end_of_what_a_tokenizer_cuts_by_itself(tmp_path: pathlib.Path) -> None:
+    rows = [{"text": "abcdefgh"}]
+    for length in (3, 5, 2):
+        made = sft_dataset(
+            tmp_path / "s", rows, tokenizer=Bytes(), max_length=length, truncation_mode="keep_end"
+        )
+        assert bytes(made[0]["input_ids"].tolist()) == b"abcdefgh"[-length:]
+
+
+def test_labels_are_not_the_ids_themselves(tmp_path: pathlib.Path) -> None:
+    row = sft_dataset(tmp_path / "s", [{"text": "abc"}], tokenizer=Bytes())[0]
+    row["labels"][:2] = -100
+    assert bytes(row["input_ids"].tolist()) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a", "labels": [1]}], "row 0: it has labels"),
+        ([{"text": "a", "input_ids": [1]}], "row 0: it has input_ids"),
+        ([{"text": "a", "assistant_masks": [1]}], "row 0: it has assistant_masks"),
+        ([{"text": "a", "images": ["x"]}], "row 0: it has images"),
+        ([{"text": "a"}, {"messages": [{"role": "user", "content": "a"}]}], "row 1: texts and conversations"),
+        (
+            [{"messages": [{"from": "user", "value": "a"}]}],
+            "row 0: each of its messages must be a dict with a role",
+        ),
+        (
+            [{"messages": [{"role": "user", "content": "a"}], "tools": "["}],
+            "row 0: tools is a str that is no JSON",
+        ),
+    ],
+)
+def test_refuses_rows_that_trl_would_take_otherwise(
+    tmp_path: pathlib.Path, tokenizer: Any, rows: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sft_dataset(tmp_path / "s", rows, tokenizer=tokenizer)
 
 
 def test_none_in_a_message_is_what_the_template_makes_of_it(tmp_path: pathlib.Path, tokenizer: Any) -> None:
@@ -408,7 +518,14 @@ def test_one_dict_that_is_filled_again(tmp_path: pathlib.Path, tokenizer: Any, c
                 row["messages"] = messages
             yield row
 
-    assert stored(tmp_path / "s", tokenizer, stream()) == [plain(tokenizer, row, 64) for row in rows]
+    expected = [plain(tokenizer, row, 64) for row in rows]
+    assert stored(tmp_path / "s", tokenizer, stream()) == expected
+    made = TokenDataset.from_rows(tmp_path / "s", stream(), tokenizer=tokenizer, max_length=64)
+    assert [item.input_ids.tolist() for item in made] == expected
+    chats = sft_dataset(tmp_path / "s", (row for row in stream() if "messages" in row), tokenizer=tokenizer)
+    assert [ids for ids, _ in of_sft(chats)] == [
+        plain(tokenizer, row, 1024) for row in rows if "messages" in row
+    ]
 
 
 # The data set.

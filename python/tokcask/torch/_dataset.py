@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from tokcask._adapters import adapted
 from tokcask._arrays import as_int32
 from tokcask._core import CachedTokens, CacheKey, Dataset, TokenizedCache
-from tokcask._encoding import LOSS_MASK, Recipe
+from tokcask._encoding import LOSS_MASK, NO_LENGTH, Recipe
 from tokcask._errors import MissingEntryError
 from tokcask._progress import Progress
 from tokcask._rows import (
-    NO_LENGTH,
     Filler,
     RowMaker,
     RowReader,
@@ -56,7 +55,8 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
     held, which keeps their pages from being reused: hold a batch, not an epoch.
 
     Processes: works in forked workers and in those started by spawn or forkserver, without a worker_init_fn.
-    Pickling takes the path and the keys (8 bytes each); where the records lie is resolved once and shared.
+    Pickling takes the path and the keys (16 bytes each); where the records lie is resolved once and shared. A data set of
+    from_rows() also pickles its rows: with spawn and many rows, give it a datasets.Dataset, which pickles as a path.
     What all of them read counts for one run: the newest that this process has on the store, or one of its own.
     Threads: all methods may be called from any thread.
     Snapshots: every call sees what was committed last, and pins nothing from 40 ms after it on.
@@ -66,7 +66,7 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
 
     column_names = ("input_ids", "attention_mask")
     stats: TokenizationStats | None = None
-    """What from_rows() did; None for a data set that was made of keys."""
+    """What from_rows() did, in the process that called it; None otherwise."""
     _fingerprint: str | None = None
 
     def __init__(
