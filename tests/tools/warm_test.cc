@@ -194,7 +194,7 @@ TEST_CASE("warm: what cannot be a section is counted, named, remembered, and nev
 }
 
 TEST_CASE("warm: a file of rows is not one text") {
-  const Fixture f;
+  Fixture f;
   std::string rows;
   for (int i = 0; i < 50; ++i) rows += "{\"text\": \"row\"}\n";
   const std::string jsonl = f.file("rows.jsonl", rows);
@@ -215,7 +215,7 @@ TEST_CASE("warm: a file of rows is not one text") {
 
 TEST_CASE("warm: a record that was found damaged is made again") {
   const Fixture f;
-  for (int i = 0; i < 20; ++i) f.file(std::to_string(i), std::to_string(i) + std::string(3000, 'x'));
+  for (int i = 0; i < 20; ++i) f.file(std::to_string(i), std::to_string(100 + i) + std::string(3000, 'x'));
   const std::vector<std::string> length{"--seq-len", "4000"};
   f.warm(length);
   const auto keys = TokenizedCache::open(f.store(), {.read_only = true}).keys();
