@@ -129,8 +129,10 @@ void measure_prepared(const std::filesystem::path& root, std::uint64_t entries, 
     for (std::size_t i = 0; i < entries; ++i) {
       if (!dataset.get(i)) throw std::runtime_error("an item is not there");  // checked now, and no more
     }
-    result.prepared_ns = time_random(
-        entries, random, [&](std::size_t i) { return std::int64_t{dataset.get(i)->input_ids().front()}; });
+    result.prepared_ns = time_random(entries, random, [&](std::size_t i) {
+      const auto item = dataset.get(i);
+      return std::int64_t{item->input_ids().front()};
+    });
   }
   const MappedFile file(root / "data.mdb");
   struct Place {

@@ -2,11 +2,11 @@
 //
 //   auto cache = tokcask::TokenizedCache::open("/data/tokens");
 //   tokcask::CacheKey key(tokcask::section_id(text), tokenizer_sha, 2048);
-//   if (auto hit = cache.get(key)) use(hit->input_ids());
+//   if (const auto hit = cache.get(key)) use(hit->input_ids());
 //   else cache.put(key, {.input_ids = tokenize(text)});
 //
-// Ownership: a TokenizedCache is a movable handle. Handles on one store in one process share one LMDB
-// environment, which closes with the last handle and the last view.
+// Ownership: a TokenizedCache is a movable handle; one that was moved from is as if closed. Handles on one
+// store in one process share one LMDB environment, which closes with the last handle and the last view.
 // Threads: all members may be called from any thread at any time.
 // Processes: any number may have the store open, readers and writers. After fork() the child's first call
 // reopens the store; it never touches the environment it inherited, and puts that were pending at the fork
@@ -31,6 +31,7 @@
 #include <tokcask/error.h>
 #include <tokcask/explain.h>
 #include <tokcask/export.h>
+#include <tokcask/impl_ptr.h>
 #include <tokcask/interrupt.h>
 #include <tokcask/key.h>
 #include <tokcask/options.h>
@@ -55,7 +56,7 @@ class TOKCASK_API TokenizedCache {
   ~TokenizedCache();
 
   // The entry under `key`, or nothing. Counts a hit or a miss, and records the access.
-  [[nodiscard]] std::optional<TokenView> get(const CacheKey& key);
+  [[nodiscard]] FoundTokens get(const CacheKey& key);
 
   // One result per key, in the order given; looked up in one pass over one snapshot.
   [[nodiscard]] std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys);
@@ -85,10 +86,10 @@ class TOKCASK_API TokenizedCache {
 
   // Stores a copy of `tokens`; an entry of the same key is replaced. One that has these very tokens stays, as
   // if it were put now, and takes no room. Visible to this process at once, to others after the next commit.
-  // Throws Error(kInvalidArgument) and stores nothing for a mask of another length. May wait when the commit
-  // thread is behind. A put for which only protected entries could be evicted is declined at commit: counted
-  // in stats(), explained once in a warning. `options` is for entries that were made elsewhere and keep their
-  // times.
+  // Throws Error(kInvalidArgument) and stores nothing for a mask of another length, and for more ids than the
+  // key's sequence_len. May wait when the commit thread is behind. A put for which only protected entries
+  // could be evicted is declined at commit: counted in stats(), explained once in a warning. `options` is for
+  // entries that were made elsewhere and keep their times.
   void put(const CacheKey& key, const Tokens& tokens, const PutOptions& options = {});
 
   // As put(), but never waits: not for the write lock, for a commit, or for room in the batch. Returns
@@ -99,7 +100,8 @@ class TOKCASK_API TokenizedCache {
   // in the future); no hit is counted. Returns whether there is such an entry.
   bool raise_last_access(const CacheKey& key, std::uint64_t last_access_ns);
 
-  // As put for each. All are checked before any is stored.
+  // As put for each. All are checked before any is stored: when one is refused, none of this call is, and
+  // what was put before stays as it is.
   void put_many(std::span<const std::pair<CacheKey, Tokens>> entries);
 
   // Commits all pending puts and access times; returns when they would survive a power loss. Does nothing
@@ -167,7 +169,7 @@ class TOKCASK_API TokenizedCache {
   // Adds to the run's figures the time that the caller spent tokenizing.
   void add_tokenize_seconds(double seconds);
 
-  [[nodiscard]] const std::filesystem::path& root() const noexcept;
+  [[nodiscard]] const std::filesystem::path& root() const;
 
   // The files remembered for a directory (absolute path), or nothing. See source_index.h.
   [[nodiscard]] std::optional<SourceDirectory> source_directory(std::string_view path);
@@ -186,7 +188,7 @@ class TOKCASK_API TokenizedCache {
  private:
   class Impl;
   explicit TokenizedCache(std::unique_ptr<Impl> impl) noexcept;
-  std::unique_ptr<Impl> impl_;
+  detail::ImplPtr<Impl> impl_;
 };
 
 // Checks the store in `root` as TokenizedCache::verify() does, also one that cannot be opened any more, and

@@ -2,26 +2,28 @@
 //
 //   const auto keys = ...;                                   // std::vector<CacheKey>
 //   auto dataset = tokcask::TokenDataset::open("/data/tokens", keys);
-//   for (std::size_t i : order) train(dataset.get(i)->input_ids());
+//   for (std::size_t i : order) {
+//     if (const auto item = dataset.get(i)) train(item->input_ids());
+//   }
 //
 // Opening looks every key up in one ordered pass and keeps where its record lies, 16 bytes each, in a table
 // that all processes of the run share (lib/shm/key_table.h). After that an item costs an index into the table
 // and a look at the record's header: no key is built, no tree is descended, no lock is taken that another
 // process could hold.
 //
-// Ownership: a movable handle, open read-only, which never takes the store's write lock. Views are those of
-// TokenizedCache: they stay valid and unchanged for as long as they are held.
-// Threads: all members may be called from any thread at any time.
-// Processes: a child made by fork() uses its parent's dataset as it is; its first call opens the store anew
-// and goes on with the table that it inherited. A process started otherwise opens the dataset from
-// packed_keys() and maps the table. Snapshots: each call takes the newest snapshot, and gives it up at its
-// end unless a view keeps it. So a dataset sees what is committed meanwhile, pins no pages between calls
-// however long an epoch is, and lets a writer reuse what it freed. The table is of one transaction. As the
-// store moves on, an entry in pages of its own that was neither replaced nor removed is still found through
-// the table; any other is looked up by its key (about 1 to 2 us), and when a quarter of the list was, the
-// table is made anew. Failure: see error.h. get() and get_many() never throw for what is in the store: an
-// entry that was evicted, pruned, cleared or damaged is a miss. Entries that the dataset has are protected
-// from eviction, as all that was used since the oldest living run began.
+// Ownership: a movable handle (one that was moved from is as if closed), open read-only, which never takes
+// the store's write lock. Views are those of TokenizedCache: they stay valid and unchanged for as long as
+// they are held. Threads: all members may be called from any thread at any time. Processes: a child made by
+// fork() uses its parent's dataset as it is; its first call opens the store anew and goes on with the table
+// that it inherited. A process started otherwise opens the dataset from packed_keys() and maps the table.
+// Snapshots: each call takes the newest snapshot, and gives it up at its end unless a view keeps it. So a
+// dataset sees what is committed meanwhile, pins no pages between calls however long an epoch is, and lets a
+// writer reuse what it freed. The table is of one transaction. As the store moves on, an entry in pages of
+// its own that was neither replaced nor removed is still found through the table; any other is looked up by
+// its key (about 1 to 2 us), and when a quarter of the list was, the table is made anew. Failure: see
+// error.h. get() and get_many() never throw for what is in the store: an entry that was evicted, pruned,
+// cleared or damaged is a miss. Entries that the dataset has are protected from eviction, as all that was
+// used since the oldest living run began.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +36,7 @@
 
 #include <tokcask/error.h>
 #include <tokcask/export.h>
+#include <tokcask/impl_ptr.h>
 #include <tokcask/key.h>
 #include <tokcask/options.h>
 #include <tokcask/tokens.h>
@@ -80,11 +83,11 @@ class TOKCASK_API TokenDataset {
   TokenDataset& operator=(TokenDataset&&) noexcept;
   ~TokenDataset();
 
-  [[nodiscard]] std::size_t size() const noexcept;
+  [[nodiscard]] std::size_t size() const;
 
   // The item, or nothing if the store has no such entry (any more). Counts a hit or a miss and records the
   // access. Error(kInvalidArgument) for an index that there is not.
-  [[nodiscard]] std::optional<TokenView> get(std::size_t index);
+  [[nodiscard]] FoundTokens get(std::size_t index);
   // One result per index, in the order given, all from one snapshot.
   [[nodiscard]] std::vector<std::optional<TokenView>> get_many(std::span<const std::size_t> indices);
 
@@ -93,8 +96,9 @@ class TOKCASK_API TokenDataset {
   [[nodiscard]] std::vector<std::uint32_t> lengths() const;
   [[nodiscard]] CacheKey key(std::size_t index) const;
   // With MissingKeys::kDrop, the index in the list given of each item; empty if nothing was dropped.
-  [[nodiscard]] std::span<const std::size_t> kept() const noexcept;
-  // The keys in 16 bytes each, or 20 beside keys of another tokenizer or length, for open_packed() in another process of this machine.
+  [[nodiscard]] std::span<const std::size_t> kept() const;
+  // The keys in 16 bytes each, or 20 beside keys of another tokenizer or length, for open_packed() in another
+  // process of this machine.
   [[nodiscard]] std::vector<std::byte> packed_keys() const;
 
   // Has the pages of these items read into the page cache, in file order, by a thread of this process.
@@ -104,7 +108,7 @@ class TOKCASK_API TokenDataset {
   // Idempotent. Views stay valid.
   void close();
 
-  [[nodiscard]] const std::filesystem::path& root() const noexcept;
+  [[nodiscard]] const std::filesystem::path& root() const;
 
   // The run it belongs to, for DatasetOptions::run_id elsewhere; 0 if it has none or is closed.
   [[nodiscard]] std::uint64_t run_id() const;
@@ -112,7 +116,7 @@ class TOKCASK_API TokenDataset {
  private:
   class Impl;
   explicit TokenDataset(std::unique_ptr<Impl> impl) noexcept;
-  std::unique_ptr<Impl> impl_;
+  detail::ImplPtr<Impl> impl_;
 };
 
 }  // namespace tokcask

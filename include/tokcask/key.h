@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <tokcask/export.h>
 
@@ -29,9 +30,13 @@ class TOKCASK_API CacheKey {
   // The inverse of canonical(). Throws Error(kInvalidArgument) for anything else.
   static CacheKey parse(std::string_view canonical);
 
-  [[nodiscard]] const std::string& canonical() const noexcept { return canonical_; }
-  [[nodiscard]] std::string_view section_id() const noexcept;
-  [[nodiscard]] std::string_view tokenizer_sha() const noexcept;
+  [[nodiscard]] const std::string& canonical() const& noexcept TOKCASK_LIFETIMEBOUND { return canonical_; }
+  [[nodiscard]] std::string canonical() && noexcept { return std::move(canonical_); }
+  // They point into the key, so a key without a name has none: it is gone at the end of the statement.
+  [[nodiscard]] std::string_view section_id() const& noexcept TOKCASK_LIFETIMEBOUND;
+  [[nodiscard]] std::string_view tokenizer_sha() const& noexcept TOKCASK_LIFETIMEBOUND;
+  void section_id() const&& = delete;
+  void tokenizer_sha() const&& = delete;
   [[nodiscard]] std::int32_t sequence_len() const noexcept { return sequence_len_; }
 
   friend bool operator==(const CacheKey& a, const CacheKey& b) noexcept {
@@ -49,8 +54,8 @@ class TOKCASK_API CacheKey {
 };
 
 // The identity of a piece of text: the first 32 hex digits, 128 bits, of SHA-256 over `kind`, a NUL byte, and
-// the text's bytes. `kind` says what will be made of the text ("file": the tokenizer applied to it as it is, as
-// `tokcask warm` does), so that one text tokenized by two recipes has two identities.
+// the text's bytes. `kind` says what will be made of the text ("file": the tokenizer applied to it as it is,
+// as `tokcask warm` does), so that one text tokenized by two recipes has two identities.
 [[nodiscard]] TOKCASK_API std::string section_id(std::string_view text, std::string_view kind = "text");
 
 // SHA-256 of `bytes` as 64 lower-case hex digits.

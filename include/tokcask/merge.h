@@ -9,7 +9,8 @@
 //   its key is new        it is put, with the time it was made and its last access
 //   same key, same tokens the one that is there stays, with the later last access of the two
 //   same key, others      a conflict: what `out` has, or of the inputs the first named, stays as it is
-// An entry that is damaged in an input is left out; one that is damaged in `out` is replaced.
+// An entry that is damaged in an input, or has more ids than its sequence_len, is left out; one that is
+// damaged in `out` is replaced.
 //
 // Nothing is remembered between runs: one that was stopped or killed is begun again, finds what it had
 // merged, and ends where a single run would have. With a budget that does not hold everything, the entries

@@ -29,10 +29,11 @@ struct Options {
   // Hard cap on the size of data.mdb, in bytes. Nothing: the one that the store was last given, and
   // kDefaultMaxBytes for a new store. A file that is larger is compacted when it is opened for writing. If
   // that does not do, Error(kInvalidArgument), and nothing is changed, unless `shrink` is set. Values under
-  // kMinMaxBytes are refused.
+  // kMinMaxBytes and over kMaxMaxBytes are refused.
   std::optional<std::uint64_t> max_bytes = {};
   static constexpr std::uint64_t kDefaultMaxBytes = std::uint64_t{10} << 30;
   static constexpr std::uint64_t kMinMaxBytes = 256 * 1024;
+  static constexpr std::uint64_t kMaxMaxBytes = std::uint64_t{1} << 40;  // what is mapped
 
   // Where what is stored does not fit max_bytes, remove entries, those used least lately first, until it
   // does. An act of this open(): neither a child made by fork() nor who joins a run by `run_id` repeats it.

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <utility>
 
 #include <tokcask/export.h>
 
@@ -30,14 +32,24 @@ struct Tokens {
 // Threads: a view may be copied, read and dropped in any thread.
 class TOKCASK_API TokenView {
  public:
-  [[nodiscard]] std::span<const std::int32_t> input_ids() const noexcept { return ids_; }
+  [[nodiscard]] std::span<const std::int32_t> input_ids() const& noexcept TOKCASK_LIFETIMEBOUND {
+    return ids_;
+  }
   // Ones for every token unless an irregular mask was stored. The ones come from one array shared by all.
-  [[nodiscard]] std::span<const std::int32_t> attention_mask() const noexcept { return mask_; }
+  [[nodiscard]] std::span<const std::int32_t> attention_mask() const& noexcept TOKCASK_LIFETIMEBOUND {
+    return mask_;
+  }
+  // A view without a name is gone at the end of the statement, and its tokens with it. Give it one.
+  void input_ids() const&& = delete;
+  void attention_mask() const&& = delete;
   [[nodiscard]] std::size_t size() const noexcept { return ids_.size(); }
   // True when attention_mask() is the shared array of ones.
   [[nodiscard]] bool mask_is_all_ones() const noexcept { return ones_; }
   // What keeps the bytes alive; share it to outlive the view itself.
-  [[nodiscard]] const std::shared_ptr<const void>& owner() const noexcept { return owner_; }
+  [[nodiscard]] const std::shared_ptr<const void>& owner() const& noexcept TOKCASK_LIFETIMEBOUND {
+    return owner_;
+  }
+  [[nodiscard]] std::shared_ptr<const void> owner() && noexcept { return std::move(owner_); }
 
   TokenView(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask, bool ones,
             std::shared_ptr<const void> owner) noexcept
@@ -48,6 +60,27 @@ class TOKCASK_API TokenView {
   std::span<const std::int32_t> mask_;
   bool ones_;
   std::shared_ptr<const void> owner_;
+};
+
+// What a look-up gives: a view, or nothing. A std::optional<TokenView>, and becomes one, but for this: it
+// must have a name before its view is used.
+//
+//   if (const auto hit = cache.get(key)) use(hit->input_ids());
+//   auto ids = cache.get(key)->input_ids();  // does not compile: the view is gone, and its tokens may change
+class FoundTokens : public std::optional<TokenView> {
+  using Optional = std::optional<TokenView>;
+
+ public:
+  using Optional::Optional;
+  FoundTokens(Optional found) noexcept : Optional(std::move(found)) {}
+
+  const TokenView* operator->() const& noexcept TOKCASK_LIFETIMEBOUND { return Optional::operator->(); }
+  void operator->() const&& = delete;
+  const TokenView& operator*() const& noexcept TOKCASK_LIFETIMEBOUND { return Optional::operator*(); }
+  const TokenView& value() const& TOKCASK_LIFETIMEBOUND { return Optional::value(); }
+  // The view itself, which the caller keeps.
+  TokenView operator*() && noexcept { return *static_cast<Optional&&>(*this); }
+  TokenView value() && { return static_cast<Optional&&>(*this).value(); }
 };
 
 // `count` ones, from an array that lives as long as the process. Thread-safe.

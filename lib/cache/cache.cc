@@ -23,6 +23,12 @@ void check_tokens(const CacheKey& key, const Tokens& tokens) {
                 fmt::format("{}: attention_mask has {} elements and input_ids {}; they must be equally many",
                             key.canonical(), tokens.attention_mask.size(), tokens.input_ids.size()));
   }
+  if (tokens.input_ids.size() > static_cast<std::size_t>(key.sequence_len())) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("{}: {} tokens for a key of sequence_len {}; cut them, or make the key with the "
+                            "length that they were cut at",
+                            key.canonical(), tokens.input_ids.size(), key.sequence_len()));
+  }
   if (tokens.input_ids.size() > record::kMaxTokens) {
     throw Error(Errc::kInvalidArgument,
                 fmt::format("{}: {} tokens; an entry holds at most {}", key.canonical(),
@@ -33,16 +39,16 @@ void check_tokens(const CacheKey& key, const Tokens& tokens) {
 void check_prune(const PruneOptions& options) {
   if (!options.older_than && !options.tokenizer_sha && !options.sequence_len && !options.keep_last_runs) {
     throw Error(Errc::kInvalidArgument,
-                "prune: nothing says which entries to remove; give an age, a tokenizer, a sequence length or "
+                "nothing says which entries to remove; give an age, a tokenizer, a sequence length or "
                 "the number of runs to keep");
   }
   if (options.sequence_len && *options.sequence_len < 1) {
     throw Error(Errc::kInvalidArgument,
-                fmt::format("prune: sequence_len is {}; it must be at least 1", *options.sequence_len));
+                fmt::format("sequence_len is {}; it must be at least 1", *options.sequence_len));
   }
   if (options.keep_last_runs && *options.keep_last_runs == 0) {
     throw Error(Errc::kInvalidArgument,
-                "prune: keep_last_runs is 0; it must be at least 1, and clear() removes every entry");
+                "keep_last_runs is 0; it must be at least 1, and clear() removes every entry");
   }
 }
 
@@ -54,6 +60,13 @@ TokenizedCache TokenizedCache::open(const std::filesystem::path& root, Options o
     throw Error(Errc::kInvalidArgument, fmt::format("max_bytes is {}; it must be at least {}",
                                                     *options.max_bytes, Options::kMinMaxBytes));
   }
+  if (options.max_bytes && *options.max_bytes > Options::kMaxMaxBytes) {
+    throw Error(
+        Errc::kInvalidArgument,
+        fmt::format("max_bytes is {}; it must be at most {} (1 TiB), which is what can be mapped. Was it "
+                    "counted in an int? 10 GiB are std::uint64_t{{10}} << 30",
+                    *options.max_bytes, Options::kMaxMaxBytes));
+  }
   if (options.observe) options.read_only = true;
   return TokenizedCache(std::make_unique<Impl>(root, std::move(options)));
 }
@@ -63,7 +76,7 @@ TokenizedCache::TokenizedCache(TokenizedCache&&) noexcept = default;
 TokenizedCache& TokenizedCache::operator=(TokenizedCache&&) noexcept = default;
 TokenizedCache::~TokenizedCache() = default;
 
-std::optional<TokenView> TokenizedCache::get(const CacheKey& key) {
+FoundTokens TokenizedCache::get(const CacheKey& key) {
   const auto lease = impl_->lease();
   return lease->get(key, *lease.run());
 }
@@ -123,7 +136,9 @@ void TokenizedCache::flush() {
   impl_->write([](Engine& engine, const auto&) { engine.flush(); });
 }
 
-void TokenizedCache::close() { impl_->close(); }
+void TokenizedCache::close() {
+  if (impl_) impl_->close();
+}
 
 void TokenizedCache::declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits) {
   const CacheKey rules("-", tokenizer_sha, 1);  // a sha's are those of a key's
@@ -206,7 +221,7 @@ void TokenizedCache::add_tokenize_seconds(double seconds) {
   if (seconds > 0) lease.run()->tokenize_ns += static_cast<std::uint64_t>(seconds * 1e9);
 }
 
-const std::filesystem::path& TokenizedCache::root() const noexcept { return impl_->root(); }
+const std::filesystem::path& TokenizedCache::root() const { return impl_->root(); }
 
 std::optional<SourceDirectory> TokenizedCache::source_directory(std::string_view path) {
   return impl_->lease()->source_directory(path);

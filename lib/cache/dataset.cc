@@ -181,9 +181,9 @@ TokenDataset::TokenDataset(TokenDataset&&) noexcept = default;
 TokenDataset& TokenDataset::operator=(TokenDataset&&) noexcept = default;
 TokenDataset::~TokenDataset() = default;
 
-std::size_t TokenDataset::size() const noexcept { return impl_->size(); }
+std::size_t TokenDataset::size() const { return impl_->size(); }
 
-std::optional<TokenView> TokenDataset::get(std::size_t index) {
+FoundTokens TokenDataset::get(std::size_t index) {
   std::optional<TokenView> view;
   impl_->look_up({&index, 1}, {&view, 1});
   return view;
@@ -210,7 +210,7 @@ CacheKey TokenDataset::key(std::size_t index) const {
   return impl_->table()->keys().key(index);
 }
 
-std::span<const std::size_t> TokenDataset::kept() const noexcept { return impl_->kept(); }
+std::span<const std::size_t> TokenDataset::kept() const { return impl_->kept(); }
 
 std::vector<std::byte> TokenDataset::packed_keys() const {
   const auto table = impl_->table();
@@ -220,7 +220,9 @@ std::vector<std::byte> TokenDataset::packed_keys() const {
 
 void TokenDataset::prefetch(std::span<const std::size_t> indices) { impl_->prefetch(indices); }
 
-void TokenDataset::close() { impl_->handle().close(); }
+void TokenDataset::close() {
+  if (impl_) impl_->handle().close();
+}
 
 std::uint64_t TokenDataset::run_id() const {
   try {
@@ -231,6 +233,6 @@ std::uint64_t TokenDataset::run_id() const {
   }
 }
 
-const std::filesystem::path& TokenDataset::root() const noexcept { return impl_->handle().root(); }
+const std::filesystem::path& TokenDataset::root() const { return impl_->handle().root(); }
 
 }  // namespace tokcask

@@ -7,10 +7,16 @@
 #include <new>
 #include <utility>
 
+#include <tokcask/impl_ptr.h>
+
 #include "cache/patience.h"
 #include "cache/say.h"
 
 namespace tokcask {
+
+void detail::throw_moved_from() {
+  throw Error(Errc::kClosed, "this handle was moved from; use the one that it was moved to");
+}
 
 Handle::Handle(std::filesystem::path root, Options options, bool of_process)
     : root_(std::move(root)), options_(std::move(options)), of_process_(of_process) {

@@ -115,6 +115,11 @@ class Merge {
       Entry entry = source->take();
       if (!source->at_end()) queue_.push(source);
       ++report_.entries;
+      // Of before put() refused it.
+      if (entry.view.size() > static_cast<std::size_t>(entry.info.key.sequence_len())) {
+        ++report_.damaged;
+        continue;
+      }
       payload += entry.view.size() * sizeof(std::int32_t);
       if (!same) candidates.push_back({entry.info.key, {}});
       candidates.back().versions.push_back(std::move(entry));

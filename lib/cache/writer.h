@@ -57,7 +57,9 @@ struct WriteLimits {
 // The budget in force.
 [[nodiscard]] inline std::uint64_t budget_of(const rows::StoreRow& store,
                                              std::optional<std::uint64_t> given) {
-  return given.value_or(store.max_bytes != 0 ? store.max_bytes : Options::kDefaultMaxBytes);
+  // A store may remember more, of before that was refused.
+  return std::min(given.value_or(store.max_bytes != 0 ? store.max_bytes : Options::kDefaultMaxBytes),
+                  Options::kMaxMaxBytes);
 }
 
 // Thrown instead of writing when data.mdb is another file than the writer's, which nobody will look at any

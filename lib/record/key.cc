@@ -102,11 +102,11 @@ CacheKey CacheKey::parse(std::string_view canonical) {
   return key;
 }
 
-std::string_view CacheKey::section_id() const noexcept {
+std::string_view CacheKey::section_id() const& noexcept {
   return std::string_view(canonical_).substr(0, section_bytes_);
 }
 
-std::string_view CacheKey::tokenizer_sha() const noexcept {
+std::string_view CacheKey::tokenizer_sha() const& noexcept {
   return std::string_view(canonical_).substr(section_bytes_ + 1, sha_bytes_);
 }
 

@@ -1,9 +1,9 @@
 // A list of keys in little space: what a data set's keys take in a pickle and in shared memory. A format, no
 // I/O.
 //
-// Most keys of one list differ in their section alone, which is 32 hex digits, or 16 of older programs: such a
-// key takes 16 or 8 bytes, and a list of one million 16 MB instead of 106. Layout, little-endian, every part at
-// a multiple of 8 bytes:
+// Most keys of one list differ in their section alone, which is 32 hex digits, or 16 of older programs: such
+// a key takes 16 or 8 bytes, and a list of one million 16 MB instead of 106. Layout, little-endian, every
+// part at a multiple of 8 bytes:
 //
 //   u32 version (1), u32 flags (bit 0: there are suffix numbers; bit 1: wide), u64 number of suffixes, u64
 //   number of keys, u64 bytes of text

@@ -54,7 +54,10 @@ std::string to_path(nb::handle value, const char* name) {
   Py_ssize_t size = 0;
   if (PyBytes_AsStringAndSize(encoded, &data, &size) != 0) throw nb::python_error();
   if (size == 0) throw nb::value_error(fmt::format("{} is empty; give a directory", name).c_str());
-  return {data, static_cast<std::size_t>(size)};
+  if (data[0] != '~') return {data, static_cast<std::size_t>(size)};
+  const nb::object expanded = nb::module_::import_("os.path").attr("expanduser")(owner);
+  const auto path = nb::cast<nb::bytes>(expanded);
+  return {path.c_str(), path.size()};
 }
 
 std::chrono::nanoseconds to_duration(double seconds, const char* name) {

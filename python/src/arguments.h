@@ -23,7 +23,8 @@ namespace nb = nanobind;
 // The UTF-8 of a str, borrowed from it. TypeError for others, ValueError for a lone surrogate.
 [[nodiscard]] std::string_view to_text(nb::handle value, const char* name);
 
-// A str, bytes or os.PathLike, encoded as the file system has it. ValueError for an empty one.
+// A str, bytes or os.PathLike, encoded as the file system has it, ~ at its beginning expanded as the shell
+// does. ValueError for an empty one.
 [[nodiscard]] std::string to_path(nb::handle value, const char* name);
 
 // Seconds as nanoseconds; those too long to count become the longest there is. ValueError for a negative

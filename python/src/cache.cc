@@ -13,6 +13,7 @@
 #include <array>
 #include <limits>
 #include <optional>
+#include <typeinfo>
 #include <vector>
 
 #include "arguments.h"
@@ -21,6 +22,9 @@
 
 namespace tokcask::python {
 namespace {
+
+// The items of a pickle's state.
+constexpr std::size_t kStateItems = 11;
 
 nb::object to_python(std::optional<TokenView> view) {
   if (!view) return nb::none();
@@ -327,14 +331,33 @@ nb::tuple get_state(Handle& self) {
       to_python(kVerifyPolicies.at(static_cast<std::size_t>(options.verify))), options.protect_run);
 }
 
-void set_state(Handle* self, const nb::tuple& state) {
-  new (self) Handle(OpenArguments{
-      .path = to_path(state[0], "root"),
-      .options = to_options(state[1], false, nb::cast<bool>(state[10]), nb::cast<bool>(state[2]),
-                            nb::cast<double>(state[3]), state[4], nb::cast<double>(state[5]), false,
-                            nb::cast<bool>(state[7]), nb::cast<bool>(state[6]), state[8],
-                            nb::cast<std::string_view>(state[9])),
-  });
+OpenArguments arguments_of(nb::handle state) {
+  if (!nb::isinstance<nb::tuple>(state) || nb::len(state) != kStateItems) {
+    throw nb::value_error("not the state of a TokenizedCache; it was pickled by another version of tokcask");
+  }
+  try {
+    return {
+        .path = to_path(state[0], "root"),
+        .options = to_options(state[1], false, nb::cast<bool>(state[10]), nb::cast<bool>(state[2]),
+                              nb::cast<double>(state[3]), state[4], nb::cast<double>(state[5]), false,
+                              nb::cast<bool>(state[7]), nb::cast<bool>(state[6]), state[8],
+                              nb::cast<std::string_view>(state[9])),
+    };
+  } catch (const std::bad_cast&) {  // an item of another type
+  } catch (const nb::builtin_exception& error) {
+    if (error.type() == nb::exception_type::value_error) throw;
+  } catch (nb::python_error& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  throw nb::value_error(
+      "the state of a TokenizedCache has an item of another type; it was pickled by another "
+      "version of tokcask");
+}
+
+void set_state(Handle* self, nb::handle state) { new (self) Handle(arguments_of(state)); }
+
+void refuse_construction(Handle* /*self*/, const nb::args& /*arguments*/, const nb::kwargs& /*named*/) {
+  throw nb::type_error("a TokenizedCache is made by TokenizedCache.open(root)");
 }
 
 void bind_explanation(nb::module_& module) {
@@ -435,7 +458,9 @@ void bind_access(nb::class_<Handle>& cache) {
           nb::sig("def __exit__(self, *exception: object) -> None"))
       .def("__repr__", represent, nb::sig("def __repr__(self) -> str"))
       .def("__getstate__", get_state, nb::sig("def __getstate__(self) -> tuple[object, ...]"))
-      .def("__setstate__", set_state,
+      .def("__init__", refuse_construction,
+           nb::sig("def __init__(self, *_: typing.Never, **__: typing.Never) -> None"))
+      .def("__setstate__", set_state, nb::arg("state").none(),
            nb::sig("def __setstate__(self, state: tuple[object, ...], /) -> None"));
 }
 

@@ -30,7 +30,7 @@ inline constexpr const char* kOpen = R"(Opens the store in directory root, or cr
 
 max_bytes       hard cap on the size of the file; oldest entries make room, those of this run excepted. None: what the
                 store was last given, 10 GiB for a new one. A larger file is compacted when it is opened; where
-                that does not do, it is a ValueError and nothing is removed
+                that does not do, it is a ValueError and nothing is removed. From 256 KiB to 1 TiB
 shrink          where what is stored does not fit max_bytes, remove the entries used least lately until it does
 protect_run     protect what this handle's run uses from eviction, until it ends. False: plain LRU, for a process
                 that never ends, as a server, where else new entries would be declined for ever. While another
@@ -72,7 +72,7 @@ inline constexpr const char* kPut =
 
 Visible to this process at once, to others after the next commit. Arrays of any integer dtype are taken, and
 lists; ValueError, and nothing is stored, for arrays that are not 1-D, not of integers, of different lengths,
-or that hold a value outside int32. May wait when commits are behind. When only entries of this run could make
+or that hold a value outside int32, and for more ids than the key's sequence_len. May wait when commits are behind. When only entries of this run could make
 room, the put is declined: counted in stats()["run"]["declined"], and a warning explains it once.)";
 
 inline constexpr const char* kTryPut =
@@ -81,13 +81,16 @@ inline constexpr const char* kTryPut =
 Returns whether the entry is pending now. If not, it is counted in stats()["not_taken"].)";
 
 inline constexpr const char* kPutMany =
-    "As put() for each (key, tokens) of an iterable. All are checked before any is stored.";
+    "As put() for each (key, tokens) of an iterable. All are checked before any is stored: when one is "
+    "refused,\n"
+    "none of this call is stored. What was put before stays.";
 
 inline constexpr const char* kFlush =
     "Commits all pending puts and access times; returns when they would survive a power loss.";
 
 inline constexpr const char* kClose =
-    "Flushes, ends the run and releases the store. Closing twice is allowed. Tokens that were returned stay "
+    "Flushes, ends the run and releases the store. Closing twice is allowed, by several threads too. Tokens "
+    "that were returned stay "
     "valid,\n"
     "and the figures can still be read.";
 

@@ -66,8 +66,8 @@ nb::tuple to_python(Columns columns) {
   return nb::make_tuple(keys, array_of(std::move(columns.lengths)), array_of(std::move(columns.ids)), masks);
 }
 
-// The two halves of 32 lower-case hex digits as numbers, which is what nearly all section ids are; nothing for
-// others.
+// The two halves of 32 lower-case hex digits as numbers, which is what nearly all section ids are; nothing
+// for others.
 std::optional<std::array<std::uint64_t, 2>> to_numbers(std::string_view section_id) {
   const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
   if (section_id.size() != 32 || !std::all_of(section_id.begin(), section_id.end(), is_digit))

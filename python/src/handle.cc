@@ -13,15 +13,20 @@ Handle::Handle(OpenArguments arguments)
 void Handle::close() {
   if (closed_) return;
   const bool read_only = arguments_.options.read_only;
-  Stats stats = without_gil([read_only](TokenizedCache& store) {
-    // Only what is committed has its final figures.
-    if (!read_only) store.flush();
-    const Stats figures = store.stats();
-    store.close();
-    return figures;
+  std::optional<Stats> stats = without_gil([read_only](TokenizedCache& store) -> std::optional<Stats> {
+    try {
+      // Only what is committed has its final figures.
+      if (!read_only) store.flush();
+      const Stats figures = store.stats();
+      store.close();
+      return figures;
+    } catch (const Error& error) {
+      if (error.code() != Errc::kClosed) throw;
+      return std::nullopt;  // another thread is closing it, and has the figures
+    }
   });
   closed_ = true;
-  last_stats_ = std::move(stats);
+  if (stats) last_stats_ = std::move(stats);
 }
 
 Stats Handle::stats() {

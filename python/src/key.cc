@@ -24,12 +24,13 @@ they were not made with. Immutable, hashable, ordered, picklable. str(key) is th
 
 section_id     the identity of the text; see section_id()
 tokenizer_sha  the identity of the tokenizer; see tokenizer_sha256()
-sequence_len   tokens that were kept at most, from 1 to 2**31 - 1
+sequence_len   tokens that were kept at most, from 1 to 2**31 - 1, which is for tokens that are not cut
 
 ValueError when a part is empty, holds '|' or a control character, when the length is out of range, or when
 the canonical form is longer than 504 bytes. TypeError for parts of another type, bool included.)";
 
-constexpr const char* kSectionId = R"(The identity of a text: 32 hexadecimal digits, 128 bits of a hash of its content.
+constexpr const char* kSectionId =
+    R"(The identity of a text: 32 hexadecimal digits, 128 bits of a hash of its content.
 
 kind says what will be made of the text, so that one text tokenized by two recipes has two identities. The
 text is hashed as UTF-8; ValueError if it cannot be encoded, or if kind holds a NUL.)";
@@ -37,6 +38,10 @@ text is hashed as UTF-8; ValueError if it cannot be encoded, or if kind holds a 
 void construct(CacheKey* self, nb::handle section_id, nb::handle tokenizer_sha, nb::handle sequence_len) {
   const std::string_view section = to_text(section_id, "section_id");
   const std::string_view sha = to_text(tokenizer_sha, "tokenizer_sha");
+  if (sequence_len.is_none()) {
+    throw nb::type_error(
+        "sequence_len must be an int, not None; for tokens that are not cut, give 2**31 - 1");
+  }
   new (self) CacheKey(section, sha, to_integer(sequence_len, "sequence_len"));
 }
 
@@ -65,10 +70,13 @@ void bind_key(nb::module_& module) {
           "parse", [](nb::handle canonical) { return CacheKey::parse(to_text(canonical, "canonical")); },
           nb::arg("canonical"), nb::sig("def parse(canonical: str) -> CacheKey"),
           "The key whose canonical form this is. ValueError for anything else.")
-      .def_prop_ro("section_id", &CacheKey::section_id, "The identity of the text.")
-      .def_prop_ro("tokenizer_sha", &CacheKey::tokenizer_sha, "The identity of the tokenizer.")
+      .def_prop_ro(
+          "section_id", [](const CacheKey& key) { return key.section_id(); }, "The identity of the text.")
+      .def_prop_ro(
+          "tokenizer_sha", [](const CacheKey& key) { return key.tokenizer_sha(); },
+          "The identity of the tokenizer.")
       .def_prop_ro("sequence_len", &CacheKey::sequence_len, "Tokens that were kept at most.")
-      .def("__str__", &CacheKey::canonical)
+      .def("__str__", [](const CacheKey& key) { return key.canonical(); })
       .def("__repr__", represent)
       .def("__hash__", [](const CacheKey& key) { return std::hash<std::string>()(key.canonical()); })
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))

@@ -19,7 +19,8 @@ and unchanged for as long as any of the arrays or this object lives, whatever ha
 cache it came from; the price is that the pages of that snapshot are not reused meanwhile. Copy the arrays
 (numpy.array(tokens.input_ids)) to hold them for long.
 
-To be put, arrays of any integer dtype will do, and lists. Whether they can be stored is checked by put().
+To be put, arrays of any integer dtype will do, and lists; ValueError for floats. Whether they can be stored is
+checked by put().
 attention_mask=None means all ones. No tokens at all is legal.
 
 Is also a read-only mapping of "input_ids" and "attention_mask" to the arrays, as the rows are that collators of
@@ -71,10 +72,10 @@ void construct(CachedTokens* self, nb::handle input_ids, nb::handle attention_ma
     throw nb::type_error(
         fmt::format("input_ids is a mapping ({}); give its arrays one by one", kind_of(input_ids)).c_str());
   }
-  const nb::object as_array = nb::module_::import_("numpy").attr("asarray");
+  const nb::object of_integers = nb::module_::import_("tokcask._arrays").attr("of_integers");
   new (self) CachedTokens(CachedTokens::Given{
-      .input_ids = as_array(input_ids),
-      .attention_mask = attention_mask.is_none() ? nb::none() : as_array(attention_mask),
+      .input_ids = of_integers(input_ids, "input_ids"),
+      .attention_mask = attention_mask.is_none() ? nb::none() : of_integers(attention_mask, "attention_mask"),
   });
 }
 

@@ -10,6 +10,16 @@ import numpy.typing as npt
 _INT32 = np.iinfo(np.int32)
 
 
+def of_integers(array: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """The array, or one of what was given. ValueError, which calls it `name`, for one of anything but integers."""
+    result = np.asarray(array)
+    if (
+        result.ndim > 0 and result.size > 0 and result.dtype.kind not in "iu"
+    ):  # an empty list has no integer dtype
+        raise ValueError(f"{name} must hold integers; its dtype is {result.dtype}")
+    return result
+
+
 def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:
     """The values of a 1-D integer array as an aligned, contiguous array of native int32: itself if it is one.
 

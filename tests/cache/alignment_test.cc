@@ -61,7 +61,7 @@ TEST_CASE("every length from 0 to 20,000 is aligned and intact, through random d
     }
     for (const std::size_t i : rewritten) {
       if (round == 0 || random() % 2 == 0 || !cache.get(key(i)) ||
-          cache.get(key(i))->size() != length_of[i]) {
+          cache.get(key(i)).value().size() != length_of[i]) {
         cache.put(key(i), {.input_ids = ids(i, length_of[i])});
       }
     }
@@ -132,7 +132,7 @@ TEST_CASE("views held across a full clear and refill still have their bytes") {
     for (std::size_t i = 0; i < kEntries; ++i) REQUIRE(copy_of(views[i]->input_ids()) == copies[i]);
   }
   for (std::size_t i = 0; i < kEntries; ++i) {
-    CHECK(copy_of(cache.get(keys[i])->input_ids()) == ids(1000 + i, length(i)));
+    CHECK(copy_of(cache.get(keys[i])) == ids(1000 + i, length(i)));
   }
   cache.close();
   for (std::size_t i = 0; i < kEntries; ++i) REQUIRE(copy_of(views[i]->input_ids()) == copies[i]);

@@ -1,5 +1,8 @@
 // Entries in and out, figures, runs: what a user does on the first day.
+#include <functional>
 #include <thread>
+
+#include <tokcask/dataset.h>
 
 #include "support.h"
 
@@ -20,7 +23,7 @@ TEST_CASE("an entry comes back before the commit, after it, and from another han
     CHECK(cache.stats().pending == 1);
     cache.flush();
     CHECK(cache.stats().pending == 0);
-    CHECK(copy_of(cache.get(key(1))->input_ids()) == tokens);
+    CHECK(copy_of(cache.get(key(1))) == tokens);
     CHECK(copy_of(pending->input_ids()) == tokens);
   }
   auto cache = f.open();
@@ -42,11 +45,11 @@ TEST_CASE("any change of section, tokenizer or length is another key") {
   CHECK_FALSE(cache.get(key(1, 1, 2048)));
   CHECK_FALSE(cache.get(key(1, 0, 2047)));
   cache.put(key(1, 1, 2048), {.input_ids = ids(2, 10)});
-  cache.put(CacheKey("a section that is not hex", sha(), 7), {.input_ids = ids(3, 10)});
+  cache.put(CacheKey("a section that is not hex", sha(), 10), {.input_ids = ids(3, 10)});
   cache.flush();
-  CHECK(copy_of(cache.get(key(1, 0, 2048))->input_ids()) == ids(1, 10));
-  CHECK(copy_of(cache.get(key(1, 1, 2048))->input_ids()) == ids(2, 10));
-  CHECK(copy_of(cache.get(CacheKey("a section that is not hex", sha(), 7))->input_ids()) == ids(3, 10));
+  CHECK(copy_of(cache.get(key(1, 0, 2048))) == ids(1, 10));
+  CHECK(copy_of(cache.get(key(1, 1, 2048))) == ids(2, 10));
+  CHECK(copy_of(cache.get(CacheKey("a section that is not hex", sha(), 10))) == ids(3, 10));
 }
 
 TEST_CASE("an irregular mask is stored, one of ones is not") {
@@ -57,10 +60,11 @@ TEST_CASE("an irregular mask is stored, one of ones is not") {
   mask[17] = 0;
   cache.put(key(2), {.input_ids = ids(2, 1000), .attention_mask = mask});
   for (int pass = 0; pass < 2; ++pass) {
-    CHECK(cache.get(key(1))->mask_is_all_ones());
-    CHECK_FALSE(cache.get(key(2))->mask_is_all_ones());
-    CHECK(copy_of(cache.get(key(2))->attention_mask()) == mask);
-    CHECK(copy_of(cache.get(key(2))->input_ids()) == ids(2, 1000));
+    CHECK(cache.get(key(1)).value().mask_is_all_ones());
+    const auto masked = cache.get(key(2));
+    CHECK_FALSE(masked->mask_is_all_ones());
+    CHECK(copy_of(masked->attention_mask()) == mask);
+    CHECK(copy_of(cache.get(key(2))) == ids(2, 1000));
     cache.flush();
   }
   CHECK(cache.stats().payload_bytes == 4000 + 8032);  // the mask starts at a multiple of 64
@@ -101,7 +105,7 @@ TEST_CASE("an entry is replaced") {
     cache.flush();
     CHECK(cache.stats().entry_count == 1);
     CHECK(cache.stats().payload_bytes == 4 * length);
-    CHECK(copy_of(cache.get(key(1))->input_ids()) == ids(length, length));
+    CHECK(copy_of(cache.get(key(1))) == ids(length, length));
   }
 }
 
@@ -286,6 +290,85 @@ TEST_CASE("a closed cache says so, and its views live on") {
   error_of(Errc::kClosed, [&] { static_cast<void>(cache.stats()); });
   CHECK(copy_of(view->input_ids()) == ids(1, 3000));
   CHECK(cache.root() == f.root());
+}
+
+TEST_CASE("a handle that was moved from is as one that is closed") {
+  Fixture f;
+  auto cache = f.open();
+  cache.put(key(1), {.input_ids = ids(1, 10)});
+  cache.flush();
+  const std::vector<CacheKey> keys{key(1)};
+  auto dataset = TokenDataset::open(f.root(), keys);
+  const std::vector<std::size_t> indices{0};
+  {
+    const TokenizedCache taken = std::move(cache);
+    const TokenDataset taken_too = std::move(dataset);
+    // NOLINTBEGIN(bugprone-use-after-move)
+    const std::vector<std::function<void()>> uses{
+        [&] { static_cast<void>(cache.get(key(1))); },
+        [&] { static_cast<void>(cache.get_many(keys)); },
+        [&] { cache.put(key(1), {}); },
+        [&] { cache.flush(); },
+        [&] { static_cast<void>(cache.keys()); },
+        [&] { static_cast<void>(cache.stats()); },
+        [&] { static_cast<void>(cache.root()); },
+        [&] { static_cast<void>(cache.verify()); },
+        [&] { cache.clear(); },
+        [&] { cache.declare_tokenizer(sha(), {}); },
+        [&] { static_cast<void>(dataset.get(0)); },
+        [&] { static_cast<void>(dataset.get_many(indices)); },
+        [&] { static_cast<void>(dataset.size()); },
+        [&] { static_cast<void>(dataset.lengths()); },
+        [&] { static_cast<void>(dataset.key(0)); },
+        [&] { static_cast<void>(dataset.kept()); },
+        [&] { static_cast<void>(dataset.packed_keys()); },
+        [&] { dataset.prefetch(indices); },
+        [&] { static_cast<void>(dataset.root()); },
+    };
+    for (std::size_t i = 0; i < uses.size(); ++i) {
+      CAPTURE(i);
+      CHECK(error_of(Errc::kClosed, uses[i]).find("moved from") != std::string::npos);
+    }
+    cache.close();
+    dataset.close();
+    CHECK(dataset.run_id() == 0);
+    TokenizedCache empty = std::move(cache);
+    empty = std::move(cache);
+    // NOLINTEND(bugprone-use-after-move)
+  }
+  cache = f.open();
+  CHECK(cache.get(key(1)));
+}
+
+TEST_CASE("more ids than the key's length are refused, and nothing of the call is stored") {
+  Fixture f;
+  auto cache = f.open();
+  cache.put(key(1, 0, 4), {.input_ids = ids(1, 4)});
+  const Ids three = ids(2, 3);
+  const std::string message =
+      error_of(Errc::kInvalidArgument, [&] { cache.put(key(2, 0, 2), {.input_ids = three}); });
+  CHECK(message.find("3 tokens") != std::string::npos);
+  CHECK(message.find("sequence_len 2;") != std::string::npos);
+  const std::vector<std::pair<CacheKey, Tokens>> batch{{key(3, 0, 3), {.input_ids = three}},
+                                                       {key(4, 0, 2), {.input_ids = three}}};
+  error_of(Errc::kInvalidArgument, [&] { cache.put_many(batch); });
+  cache.flush();
+  CHECK(cache.keys() == std::vector<CacheKey>{key(1, 0, 4)});
+}
+
+TEST_CASE("a budget is within what can be mapped") {
+  Fixture f;
+  constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+  for (const std::uint64_t bad : {std::uint64_t{0} - 1, std::uint64_t{0} - 2 * kGiB,
+                                  Options::kMaxMaxBytes + 1, std::uint64_t{1} << 63}) {
+    CAPTURE(bad);
+    const std::string message =
+        error_of(Errc::kInvalidArgument, [&] { static_cast<void>(f.open({.max_bytes = bad})); });
+    CHECK(message.find(std::to_string(bad)) != std::string::npos);
+    CHECK(message.find("1 TiB") != std::string::npos);
+  }
+  CHECK_FALSE(std::filesystem::exists(f.root()));
+  CHECK(f.open({.max_bytes = Options::kMaxMaxBytes}).stats().max_bytes == Options::kMaxMaxBytes);
 }
 
 TEST_CASE("two handles on one store in one process") {

@@ -28,7 +28,8 @@ constexpr std::uint64_t kMiB = 1 << 20;
 // Some inside leaves, some in pages of their own.
 std::size_t length_of(std::uint64_t section) { return section * 131 % 2500; }
 
-void put(TokenizedCache& cache, std::uint64_t section, int tokenizer = 0, std::int64_t sequence_len = 2048) {
+void put(TokenizedCache& cache, std::uint64_t section, int tokenizer = 0,
+         std::int64_t sequence_len = kAnyLength) {
   cache.put(key(section, tokenizer, sequence_len), {.input_ids = ids(section, length_of(section))});
 }
 
@@ -121,7 +122,8 @@ TEST_CASE("compaction keeps every entry with all that is known of it, and the fi
     CHECK(there.source_directory("/corpus"));
     CHECK(there.tokenizers() == std::vector{sha(0), sha(1)});
     CHECK(has_all(there, 0, 600));
-    CHECK(copy_of(there.get(key(5000, 1, 99))->attention_mask()) == Ids{1, 0, 1, 1});
+    const auto masked = there.get(key(5000, 1, 99));
+    CHECK(copy_of(masked->attention_mask()) == Ids{1, 0, 1, 1});
     CHECK(there.get(CacheKey("a section named by hand", sha(), 2048)));
     CHECK_FALSE(there.get(CacheKey("a section named by hand", sha(), 512)));
   };
@@ -247,8 +249,7 @@ TEST_CASE("a data set makes a new table for a new file, and finds its items by p
     cache.compact();
     REQUIRE(dataset.get(3));
     CHECK(table() != before);
-    for (std::uint64_t i = 0; i < 500; ++i)
-      REQUIRE(copy_of(dataset.get(i)->input_ids()) == ids(i, length_of(i)));
+    for (std::uint64_t i = 0; i < 500; ++i) REQUIRE(copy_of(dataset.get(i)) == ids(i, length_of(i)));
   }
   auto another = TokenDataset::open_packed(f.root(), dataset.packed_keys());
   CHECK(another.get(77));
@@ -256,7 +257,7 @@ TEST_CASE("a data set makes a new table for a new file, and finds its items by p
   CHECK_FALSE(dataset.get(77));
   put(cache, 77);
   cache.flush();
-  CHECK(copy_of(dataset.get(77)->input_ids()) == ids(77, length_of(77)));
+  CHECK(copy_of(dataset.get(77)) == ids(77, length_of(77)));
 }
 
 TEST_CASE("threads that put, read and flush, while others compact and clear") {
@@ -540,10 +541,10 @@ TEST_CASE("prune by tokenizer, length, age and runs: all that is given must hold
   Fixture f;
   auto cache = f.open();
   for (std::uint64_t i = 0; i < 10; ++i) {
-    put(cache, i, 0, 100);
-    put(cache, i, 0, 200);
-    put(cache, i, 1, 100);
-    put(cache, i, 1, 200);
+    put(cache, i, 0, 3000);
+    put(cache, i, 0, 4000);
+    put(cache, i, 1, 3000);
+    put(cache, i, 1, 4000);
   }
   cache.flush();
   const auto left = [&](int tokenizer, std::int32_t length) {
@@ -555,7 +556,7 @@ TEST_CASE("prune by tokenizer, length, age and runs: all that is given must hold
   error_of(Errc::kInvalidArgument, [&] { cache.prune({.sequence_len = 0}); });
   error_of(Errc::kInvalidArgument, [&] { cache.prune({.keep_last_runs = 0}); });
 
-  const PruneOptions both{.tokenizer_sha = sha(0), .sequence_len = 100};
+  const PruneOptions both{.tokenizer_sha = sha(0), .sequence_len = 3000};
   PruneOptions dry = both;
   dry.dry_run = true;
   const std::uint64_t before = cache.stats().total_bytes;
@@ -566,15 +567,15 @@ TEST_CASE("prune by tokenizer, length, age and runs: all that is given must hold
   CHECK(did.removed == would.removed);
   CHECK(did.bytes == would.bytes);
   CHECK(did.bytes == before - cache.stats().total_bytes);
-  CHECK(left(0, 100) == 0);
-  CHECK(left(0, 200) == 10);
-  CHECK(left(1, 100) == 10);
+  CHECK(left(0, 3000) == 0);
+  CHECK(left(0, 4000) == 10);
+  CHECK(left(1, 3000) == 10);
 
   CHECK(cache.prune({.older_than = std::chrono::hours(1), .tokenizer_sha = sha(1)}).removed == 0);
   CHECK(cache.prune({.tokenizer_sha = "none such"}).removed == 0);
-  CHECK(cache.prune({.sequence_len = 200}).removed == 20);
-  CHECK(left(1, 100) == 10);
-  put(cache, 77, 1, 100);  // pending: committed, then removed
+  CHECK(cache.prune({.sequence_len = 4000}).removed == 20);
+  CHECK(left(1, 3000) == 10);
+  put(cache, 77, 1, 3000);  // pending: committed, then removed
   CHECK(cache.prune({.older_than = std::chrono::nanoseconds(0), .tokenizer_sha = sha(1)}).removed == 11);
   CHECK(cache.stats().entry_count == 0);
 }

@@ -210,7 +210,7 @@ TEST_CASE("a data set of keys at another length") {
   // What serves is replaced by the text's new ids, then removed.
   cache.put(key(11, 0, 8192), {.input_ids = ids(5, 900)});
   cache.flush();
-  CHECK(copy_of(dataset.get(11)->input_ids()) == ids(5, 900));
+  CHECK(copy_of(dataset.get(11)) == ids(5, 900));
   static_cast<void>(cache.prune(std::chrono::nanoseconds(0)));
   CHECK_FALSE(dataset.get(11));
 }

@@ -41,8 +41,8 @@ TEST_CASE("a walk has every committed entry once, in key order, whatever the siz
   std::map<CacheKey, Ids> model;
   auto cache = f.open();
   for (std::uint64_t i = 0; i < 300; ++i) {
-    const CacheKey k =
-        i % 10 == 0 ? CacheKey("literal " + std::to_string(i), sha(1), 8) : key(i, static_cast<int>(i % 3));
+    const CacheKey k = i % 10 == 0 ? CacheKey("literal " + std::to_string(i), sha(1), 3000)
+                                   : key(i, static_cast<int>(i % 3));
     model.emplace(k, ids(i, i * 37 % 3000));
     cache.put(k, {.input_ids = model.at(k)});
   }

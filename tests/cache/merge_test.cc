@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 
+#include "cache/handle.h"
 #include "support.h"
 
 namespace tokcask {
@@ -271,6 +272,24 @@ TEST_CASE("a damaged record of an input is counted and left out; one in OUT is r
   CHECK(report.merged == 4);
   CHECK(stores.fixture().messages.count(key(2).canonical()) == 1);
   CHECK(stores.fixture().messages.count(key(3).canonical()) == 1);
+}
+
+TEST_CASE("an entry of an input that has more ids than its key's length is counted and left out") {
+  const Stores stores;
+  {
+    // As a put of before that was refused.
+    Handle handle(stores.fixture().directory() / "a", {});
+    const Ids tokens = ids(1, 3);
+    handle.write([&](Engine& engine, const auto& run) {
+      engine.put(key(1, 0, 2), {.input_ids = tokens}, {}, run);
+      engine.put(key(2, 0, 3), {.input_ids = tokens}, {}, run);
+    });
+  }
+  const MergeReport report = stores.merge("out", {"a"});
+  CHECK(report.entries == 2);
+  CHECK(report.damaged == 1);
+  CHECK(report.merged == 1);
+  CHECK(stores.open("out").keys() == std::vector<CacheKey>{key(2, 0, 3)});
 }
 
 TEST_CASE("a merge of random stores is the map that they make") {

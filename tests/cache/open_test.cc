@@ -198,12 +198,12 @@ TEST_CASE("a disk that is full: what is committed stays, the error says what to 
   const std::string message = error_of(Errc::kIo, [&] { cache.flush(); });
   CHECK(message.find("data.mdb") != std::string::npos);
   CHECK(cache.get(key(550)));  // still pending
-  CHECK(copy_of(cache.get(key(3))->input_ids()) == ids(3, 1000));
+  CHECK(copy_of(cache.get(key(3))) == ids(3, 1000));
   REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
   std::signal(SIGXFSZ, previous);
   cache.flush();
   CHECK(cache.stats().entry_count == 300);
-  CHECK(copy_of(cache.get(key(550))->input_ids()) == ids(550, 1000));
+  CHECK(copy_of(cache.get(key(550))) == ids(550, 1000));
 }
 
 }  // namespace tokcask

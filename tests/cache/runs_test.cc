@@ -20,7 +20,7 @@ std::filesystem::path table_of(const Fixture& f) { return f.root() / "access.shm
 // As a program finds it that only looks.
 std::vector<RunFigures> runs_of(const Fixture& f) { return f.open({.observe = true}).runs(); }
 
-void put(TokenizedCache& cache, std::uint64_t section, int tokenizer = 0, std::int64_t length = 2048) {
+void put(TokenizedCache& cache, std::uint64_t section, int tokenizer = 0, std::int64_t length = kAnyLength) {
   cache.put(key(section, tokenizer, length), {.input_ids = ids(section, 10)});
 }
 
@@ -55,7 +55,7 @@ TEST_CASE("a run is told whole: who, when, what, with which tokenizer") {
   CHECK(run.derived == 0);
   CHECK(run.tokenize_seconds == doctest::Approx(1.5));
   CHECK(run.tokenizer_sha == sha());
-  CHECK(run.sequence_len == 2048);
+  CHECK(run.sequence_len == kAnyLength);
   CHECK_FALSE(run.several_tokenizers);
   CHECK(run.bytes_after == f.open({.observe = true}).stats().total_bytes);
 }

@@ -226,8 +226,10 @@ TEST_CASE("access times are kept, and masks") {
   zero_page(bytes, 1);
   write(f.data(), bytes);
   auto cache = f.open();
-  CHECK(copy_of(cache.get(key(1))->attention_mask()) == mask);
-  CHECK(copy_of(cache.get(key(2))->attention_mask()) == Ids(3000, 0));
+  const auto first = cache.get(key(1));
+  const auto second = cache.get(key(2));
+  CHECK(copy_of(first->attention_mask()) == mask);
+  CHECK(copy_of(second->attention_mask()) == Ids(3000, 0));
   const CacheKey third = key(3);
   CHECK(cache.peek_many({&third, 1})[0]->info.last_access_ns == stamp);
 }

@@ -31,6 +31,7 @@ Ids ids(std::uint64_t seed, std::size_t length) {
 }
 
 Ids copy_of(std::span<const std::int32_t> tokens) { return {tokens.begin(), tokens.end()}; }
+Ids copy_of(const FoundTokens& found) { return copy_of(found.value().input_ids()); }
 
 MessageSink Messages::sink() {
   return [this](Severity, std::string_view text) {

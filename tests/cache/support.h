@@ -24,10 +24,13 @@ using Ids = std::vector<std::int32_t>;
 [[nodiscard]] std::uint64_t test_seed();
 
 [[nodiscard]] std::string sha(int tokenizer = 0);
-[[nodiscard]] CacheKey key(std::uint64_t section, int tokenizer = 0, std::int64_t sequence_len = 2048);
+// Of keys whose length does not matter: more than most tests put.
+inline constexpr std::int64_t kAnyLength = 999'999;
+[[nodiscard]] CacheKey key(std::uint64_t section, int tokenizer = 0, std::int64_t sequence_len = kAnyLength);
 // `length` ids that tell from which `seed` they are.
 [[nodiscard]] Ids ids(std::uint64_t seed, std::size_t length);
 [[nodiscard]] Ids copy_of(std::span<const std::int32_t> tokens);
+[[nodiscard]] Ids copy_of(const FoundTokens& found);  // there has to be a view
 
 // Collects messages, from any thread.
 class Messages {

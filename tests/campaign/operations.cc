@@ -73,7 +73,8 @@ void prune(const Round& round) {
   put_row(cache, kOtherRow, kOtherEntries);
   cache.flush();
   PruneOptions others;
-  others.tokenizer_sha = key_of({kOtherRow, 0}).tokenizer_sha();
+  const CacheKey other = key_of({kOtherRow, 0});
+  others.tokenizer_sha = other.tokenizer_sha();
   round.begin();
   cache.prune(others);
 }
@@ -123,9 +124,10 @@ void make_npz(const Round& round) {
     const std::vector<std::int64_t> ids(content.ids.begin(), content.ids.end());
     const std::string npz = test::npz_of(ids, std::vector<std::int64_t>(ids.size(), 1));
     write(input_of(round) / "entries/aa" / fmt::format("{}.npz", i), npz);
+    const CacheKey key = key_of(name);
     entries += fmt::format(
         R"({}"{}": {{"size": {}, "last_access_ts": 1700000000.5, "shard": "aa", "filename": "{}.npz", "tokenizer_sha": "{}"}})",
-        i == 0 ? "" : ",", key_of(name).canonical(), npz.size(), i, key_of(name).tokenizer_sha());
+        i == 0 ? "" : ",", key.canonical(), npz.size(), i, key.tokenizer_sha());
   }
   write(input_of(round) / "manifest.json",
         fmt::format(R"({{"version": 1, "tokenizer_sha256": "a", "total_bytes": 0, "entries": {{{}}}}})",

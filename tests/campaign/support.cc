@@ -83,7 +83,8 @@ Content content_of(std::uint64_t number, std::uint64_t version, std::size_t leng
 }
 
 CacheKey key_of(std::uint64_t number, char tokenizer, std::int64_t sequence_len) {
-  return CacheKey(fmt::format("{:016x}", mix(number, 77)), std::string(64, tokenizer), sequence_len);
+  return CacheKey(fmt::format("{:016x}{:016x}", mix(number, 77), mix(number, 78)), std::string(64, tokenizer),
+                  sequence_len);
 }
 
 void* map_shared(std::size_t bytes) {

@@ -97,7 +97,7 @@ TEST_CASE("several processes create and fill one store at once") {
   CHECK(cache.stats().entry_count == 601);
   for (std::uint64_t number = 0; number < 6; ++number) {
     for (std::uint64_t i = 0; i < 100; ++i) {
-      CHECK(copy_of(cache.get(key(1000 * number + i))->input_ids()) == ids(i, 100 + i));
+      CHECK(copy_of(cache.get(key(1000 * number + i))) == ids(i, 100 + i));
     }
   }
   CHECK(f.messages.all().empty());

@@ -90,7 +90,7 @@ def tokenizer(small_json: str) -> Any:
     return wrap(tokenizers.Tokenizer.from_str(small_json))
 
 
-def key(name: str, sequence_len: int = 128) -> tokcask.CacheKey:
+def key(name: str, sequence_len: int = 100_000) -> tokcask.CacheKey:
     return tokcask.CacheKey(name, "ab" * 32, sequence_len)
 
 

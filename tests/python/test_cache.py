@@ -57,7 +57,7 @@ def test_a_survey_sums_up_what_is_stored(cache: TokenizedCache) -> None:
 
 def test_put_many_checks_all_first(cache: TokenizedCache) -> None:
     good: Any = (key("a"), CachedTokens([1]))
-    for bad in ((key("b"), CachedTokens([1.5])), (key("b"), [1]), ("b", CachedTokens([1])), (key("b"),), 3):
+    for bad in ((key("b"), CachedTokens([2**31])), (key("b"), [1]), ("b", CachedTokens([1])), (key("b"),), 3):
         with pytest.raises((TypeError, ValueError)):
             cache.put_many([good, bad])
     assert cache.entry_count == 0
@@ -206,7 +206,7 @@ def test_compact(cache: TokenizedCache) -> None:
     cache.flush()
     held = [cache.get(key(str(n))) for n in range(0, 500, 7)]
     for n in range(0, 500, 2):
-        cache.put(CacheKey(str(n), "other", 9), CachedTokens(np.arange(700)))
+        cache.put(CacheKey(str(n), "other", 700), CachedTokens(np.arange(700)))
     assert cache.prune(tokenizer_sha="other") == 250
     report = cache.compact()
     assert report["bytes_after"] < report["bytes_before"]
@@ -248,6 +248,75 @@ def test_pickles_as_path_and_options(tmp_path: pathlib.Path, monkeypatch: pytest
         assert pickle.loads(pickle.dumps(again)).max_bytes == 1 << 22
     with TokenizedCache.open(tmp_path / "store", read_only=True) as reader:
         assert pickle.loads(pickle.dumps(reader)).read_only
+
+
+def test_a_state_of_another_shape_is_refused(cache: TokenizedCache) -> None:
+    state = cache.__getstate__()  # type: ignore[misc]
+    wrong: list[Any] = [state[:n] for n in range(len(state))]
+    wrong += [(*state, 1), None, 3, list(state), b"x"]
+    for place in range(len(state)):
+        wrong += [(*state[:place], item, *state[place + 1 :]) for item in (object(), [], 1j)]
+    for given in wrong:
+        with pytest.raises(ValueError, match="another version of tokcask"):
+            TokenizedCache.__new__(TokenizedCache).__setstate__(given)  # type: ignore[attr-defined]
+    again = TokenizedCache.__new__(TokenizedCache)
+    again.__setstate__(state)  # type: ignore[attr-defined]
+    again.close()
+
+
+def test_several_threads_close_one_cache(tmp_path: pathlib.Path) -> None:
+    failed: list[BaseException] = []
+
+    def close(cache: TokenizedCache, start: threading.Barrier) -> None:
+        start.wait()
+        try:
+            cache.close()
+            assert cache.closed
+            with pytest.raises(ValueError, match="the cache is closed"):
+                cache.get(key("k"))
+        except BaseException as error:
+            failed.append(error)
+
+    for n in range(60):
+        cache = TokenizedCache.open(tmp_path / "store")
+        cache.put(key(str(n)), CachedTokens([n]))
+        start = threading.Barrier(4)
+        threads = [threading.Thread(target=close, args=(cache, start)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        assert cache.entry_count == n + 1
+
+
+def test_a_cache_is_opened_not_made(tmp_path: pathlib.Path) -> None:
+    untyped: Any = TokenizedCache
+    for arguments in ((), (tmp_path,), ("x", 1)):
+        with pytest.raises(TypeError, match=r"made by TokenizedCache\.open"):
+            untyped(*arguments)
+    with pytest.raises(TypeError, match=r"made by TokenizedCache\.open"):
+        untyped(root="x")
+
+
+def test_a_tilde_is_the_home_directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with TokenizedCache.open("~/store") as cache:
+        cache.put(key("k"), CachedTokens([1]))
+        assert os.fspath(cache.root) == str(tmp_path / "store")
+    assert not (tmp_path / "~").exists()
+    dataset = tokcask._core.Dataset(pathlib.Path("~/store"), [key("k")])
+    assert dataset.root == str(tmp_path / "store")
+    with TokenizedCache.open(b"./~") as cache:  # type: ignore[arg-type]
+        assert os.fspath(cache.root).endswith("/~")
+
+
+@pytest.mark.parametrize("wrong", [2**40 + 1, 2**41, 2**63 - 1, -1])
+def test_a_budget_that_cannot_be_mapped_is_refused(tmp_path: pathlib.Path, wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"max_bytes is {wrong}; it must be at"):
+        TokenizedCache.open(tmp_path / "store", max_bytes=wrong)
+    assert not (tmp_path / "store").exists()
 
 
 def test_read_only(tmp_path: pathlib.Path) -> None:
@@ -528,7 +597,7 @@ def test_exit_without_close(tmp_path: pathlib.Path, ending: str) -> None:
     program = f"""
 import sys, tokcask
 def key(name):
-    return tokcask.CacheKey(name, "ab" * 32, 128)
+    return tokcask.CacheKey(name, "ab" * 32, 100_000)
 cache = tokcask.TokenizedCache.open(sys.argv[1])
 tokens = tokcask.CachedTokens([1, 2, 3])
 cache.put(key("a"), tokens)

@@ -71,7 +71,7 @@ class SeedCache:
             if n % 7 == 0:
                 mask[: length // 2] = 0
             section = hashlib.sha256(str(n).encode()).hexdigest()[:16]
-            self.put(CacheKey(section, SHA, 512), ids, mask)
+            self.put(CacheKey(section, SHA, 4096), ids, mask)
         self.save_manifest()
 
     def files(self) -> dict[pathlib.Path, bytes]:
@@ -148,7 +148,7 @@ def test_real_archives_that_were_damaged(seed: SeedCache, tmp_path: pathlib.Path
 
 def test_what_numpy_can_write_and_an_entry_cannot_be(seed: SeedCache, tmp_path: pathlib.Path) -> None:
     def key(name: str) -> CacheKey:
-        return CacheKey(name, SHA, 512)
+        return CacheKey(name, SHA, 4096)
 
     ones = np.ones(4, dtype=np.int64)
     seed.put(key("floats"), np.ones(4), ones)

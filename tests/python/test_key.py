@@ -104,3 +104,9 @@ def test_parses_only_the_canonical_form(text: str) -> None:
 def test_section_id_refuses(arguments: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         section_id(*arguments)
+
+
+def test_how_to_cut_nothing_is_said() -> None:
+    untyped: Any = CacheKey
+    with pytest.raises(TypeError, match=r"not None; for tokens that are not cut, give 2\*\*31 - 1"):
+        untyped("a", "b", None)

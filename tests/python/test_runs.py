@@ -16,7 +16,7 @@ from tokcask import CachedTokens, CacheKey, TokenizedCache
 SHA = "ab" * 32
 
 
-def key(section: str, sequence_len: int = 16) -> CacheKey:
+def key(section: str, sequence_len: int = 100) -> CacheKey:
     return CacheKey(section, SHA, sequence_len)
 
 

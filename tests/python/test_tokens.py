@@ -88,6 +88,25 @@ def test_refuses_and_stores_nothing(cache: TokenizedCache, ids: Any, mask: Any, 
     assert cache.entry_count == 0
 
 
+@pytest.mark.parametrize("wrong", [[1.5], np.ones(3), [True], ["a"], np.ones((2, 2))])
+def test_tokens_of_anything_but_integers_cannot_be_made(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="input_ids must hold integers; its dtype is"):
+        CachedTokens(wrong)
+    with pytest.raises(ValueError, match="attention_mask must hold integers; its dtype is"):
+        CachedTokens([1], wrong)
+    assert CachedTokens([], []).input_ids.size == 0
+
+
+def test_more_ids_than_the_key_has_length_are_refused(cache: TokenizedCache) -> None:
+    cache.put(key("before", 3), CachedTokens([1, 2, 3]))
+    with pytest.raises(ValueError, match="4 tokens for a key of sequence_len 3; cut them"):
+        cache.put(key("k", 3), CachedTokens([1, 2, 3, 4]))
+    with pytest.raises(ValueError, match="4 tokens for a key of sequence_len 3"):
+        cache.put_many([(key("good", 4), CachedTokens([1] * 4)), (key("k", 3), CachedTokens([1] * 4))])
+    cache.flush()
+    assert cache.keys() == [key("before", 3)]
+
+
 def test_what_get_returns_is_a_view(cache: TokenizedCache) -> None:
     cache.put(key("k"), CachedTokens(np.arange(1000)))
     cache.flush()

@@ -66,7 +66,8 @@ TEST_CASE("a packed list gives back its keys in their order") {
   }
 }
 
-TEST_CASE("a key of 32 hex digits takes 16 bytes, one of 16 takes 8; 4 more beside keys of another tokenizer") {
+TEST_CASE(
+    "a key of 32 hex digits takes 16 bytes, one of 16 takes 8; 4 more beside keys of another tokenizer") {
   for (const std::size_t digits : {16, 32}) {
     std::vector<CacheKey> keys = plain(1000, digits);
     CHECK(pack_keys(keys).size() < digits / 2 * 1000 + 120);
@@ -86,7 +87,8 @@ TEST_CASE("the order is that of the store") {
     const std::vector<std::byte> packed = pack_keys(keys);
     const std::vector<std::uint32_t> order = KeyList::of(packed)->in_store_order();
     const auto section = [&](std::uint32_t i) { return keys[i].section_id(); };
-    CHECK(std::is_sorted(order.begin(), order.end(), [&](auto a, auto b) { return section(a) < section(b); }));
+    CHECK(
+        std::is_sorted(order.begin(), order.end(), [&](auto a, auto b) { return section(a) < section(b); }));
   }
 }
 

@@ -28,7 +28,8 @@ TEST_CASE("section ids as numbers") {
 
 TEST_CASE("a directory is read back, and not as another's or from fewer bytes") {
   SourceDirectory files(3);
-  files[0] = {"name", {1, -2, 3, 4}, SourceKind::kSection, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}};
+  files[0] = {
+      "name", {1, -2, 3, 4}, SourceKind::kSection, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}};
   files[1] = {std::string("\xff\xfe odd", 6), {5, 6, 7, 8}, SourceKind::kNotUtf8, {}};
   files[2] = {
       std::string(70'000, 'x'), {}, SourceKind::kBinary, {}};  // longer than any file system's, left out

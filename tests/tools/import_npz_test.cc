@@ -162,6 +162,7 @@ TEST_CASE("import-npz: missing, damaged, malformed and unknown files are counted
   seed.add(12, "this is no zip archive");
   seed.add(13, test::npz_of({1, 2}, {1}));
   seed.add(14, test::npz_of({1LL << 40}, {1}));
+  seed.add(18, test::npz_of(std::vector<std::int64_t>(65, 1), std::vector<std::int64_t>(65, 1)));
   seed.manifest()["entries"][key(15)] = {{"size", 1}};
   seed.manifest()["entries"][key(16)] = "no row";
   seed.manifest()["entries"]["no key"] = seed.manifest()["entries"][key(1)];
@@ -173,23 +174,25 @@ TEST_CASE("import-npz: missing, damaged, malformed and unknown files are counted
   const Outcome outcome = seed.import({"--json"});
   CHECK(outcome.code == cli::kExitOk);
   const auto document = outcome.json();
-  CHECK(document["entries"] == 14);
+  CHECK(document["entries"] == 15);
   CHECK(document["imported"] == 5);
   CHECK(document["missing"] == 2);
   CHECK(document["damaged"] == 1);
-  CHECK(document["malformed"] == 6);
+  CHECK(document["malformed"] == 7);
   CHECK(document["orphans"] == 3);
   CHECK(document["missing_files"] == nlohmann::json::array({"aa/10.npz", "cc/nowhere.npz"}));
   CHECK(document["orphaned_files"] == nlohmann::json::array({"aa/0.npz.tmp", "aa/orphan.npz", "stray"}));
   CHECK(outcome.err.find("2 entries have no file") != std::string::npos);
   CHECK(outcome.err.find("1 entries are damaged") != std::string::npos);
-  CHECK(outcome.err.find("6 entries are malformed") != std::string::npos);
+  CHECK(outcome.err.find("7 entries are malformed") != std::string::npos);
   CHECK(outcome.err.find("aa/12.npz: it is no intact zip archive") != std::string::npos);
   CHECK(outcome.err.find("bb/13.npz: it has 2 ids") != std::string::npos);
+  CHECK(outcome.err.find("aa/18.npz: it has 65 tokens, more than its sequence length 64") !=
+        std::string::npos);
   const Outcome quiet = seed.import({"--quiet"});
   CHECK(quiet.code == cli::kExitOk);
   CHECK(quiet.err.empty());
-  CHECK(quiet.out.find("malformed      6\n") != std::string::npos);
+  CHECK(quiet.out.find("malformed      7\n") != std::string::npos);
 }
 
 TEST_CASE("import-npz: entries that are large together are put a few at a time") {

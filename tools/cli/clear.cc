@@ -35,8 +35,7 @@ bool confirmed(Session& session, const Arguments& arguments) {
   const Stats stats = cache.stats();
   cache.close();
   if (::isatty(STDIN_FILENO) != 1 || ::isatty(STDERR_FILENO) != 1) {
-    throw Error(Errc::kInvalidArgument,
-                "clear removes every entry: give --force to do that without a question");
+    throw Error(Errc::kInvalidArgument, "it removes every entry: give --force to do that without a question");
   }
   session.console.note(fmt::format("Remove all {} entries ({}) of {}? [y/N]", format_count(stats.entry_count),
                                    format_mib(stats.total_bytes), printable(arguments.store)));

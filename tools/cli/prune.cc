@@ -75,7 +75,7 @@ Json json_of(const PruneOptions& options, const PruneReport& report, const Stats
 int prune(Session& session, const Arguments& arguments) {
   if (!arguments.older_than && !arguments.tokenizer && !arguments.sequence_len && !arguments.keep_last_runs) {
     throw Error(Errc::kInvalidArgument,
-                "prune: nothing says which entries to remove: give --older-than, --tokenizer, --seq-len or "
+                "nothing says which entries to remove: give --older-than, --tokenizer, --seq-len or "
                 "--keep-last-runs");
   }
   TokenizedCache cache = arguments.dry_run ? open_to_read(arguments.store, session.console)

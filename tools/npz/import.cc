@@ -184,6 +184,12 @@ class Import {
     }
     try {
       Loaded loaded{&row, read_npz(std::move(file)), 0};
+      if (loaded.arrays.input_ids.size() > static_cast<std::size_t>(row.key.sequence_len())) {
+        figures_.malformed.add(fmt::format("{}: it has {} tokens, more than its sequence length {}",
+                                           name_of(row), loaded.arrays.input_ids.size(),
+                                           row.key.sequence_len()));
+        return std::nullopt;
+      }
       loaded.created_ns =
           static_cast<std::uint64_t>(std::max<std::int64_t>(corpus::identity_of(status).mtime_ns, 0));
       return loaded;
