@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex, overload
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 
@@ -102,6 +102,34 @@ def _reopen(rows: list[Any], keyed: _Keyed, root: str, packed: bytes, maker: Row
     return made
 
 
+@overload
+def pretokenize_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    tokenizer: Any,
+    sequence_len: int,
+    cache: TokenizedCache | None = None,
+    text_field: str = "text",
+    section_field: str | None = None,
+    lazy: Literal[False] = False,
+    progress: Progress = None,
+) -> tuple[TokenizedRows, TokenizationStats]: ...
+
+
+@overload
+def pretokenize_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    tokenizer: Any,
+    sequence_len: int,
+    cache: TokenizedCache,
+    text_field: str = "text",
+    section_field: str | None = None,
+    lazy: Literal[True],
+    progress: Progress = None,
+) -> tuple[LazyRows, TokenizationStats]: ...
+
+
 def pretokenize_rows(
     rows: Iterable[Mapping[str, Any]],
     *,
@@ -112,7 +140,7 @@ def pretokenize_rows(
     section_field: str | None = None,
     lazy: bool = False,
     progress: Progress = None,
-) -> tuple[Any, TokenizationStats]:
+) -> tuple[TokenizedRows | LazyRows, TokenizationStats]:
     """Tokenizes rows, or takes their tokens from the cache; new ones are put into it.
 
     A row with `messages` goes through the tokenizer's chat template, together with the row's `tools` and
