@@ -36,7 +36,7 @@ constexpr std::uint64_t kDayNs = 24ULL * 3600 * 1'000'000'000;
 
 // What a file of so many bytes may hold, so that the writer can go on in it.
 std::uint64_t usable(std::uint64_t max_bytes) {
-  const std::uint64_t slack = std::clamp<std::uint64_t>(max_bytes / 16, 128 << 10, 4 << 20);
+  const std::uint64_t slack = std::clamp<std::uint64_t>(max_bytes / 16, 192 << 10, 4 << 20);
   return max_bytes - std::min(max_bytes / 2, slack);
 }
 

@@ -65,7 +65,10 @@ void for_each_run(std::vector<std::uint64_t> pages, const Take& take) {
 
 std::uint64_t Writer::Room::lead() const { return std::clamp<std::uint64_t>(used / 24, 32, 1024); }
 
-std::uint64_t Writer::Room::reserve() const { return std::clamp<std::uint64_t>(limit / 32, 24, 512); }
+std::uint64_t Writer::Room::reserve() const {
+  const std::uint64_t one = tree_pages(1, 0);
+  return std::clamp<std::uint64_t>(std::max(limit / 32, one + free_list_pages(one)), 24, 512);
+}
 
 std::uint64_t Writer::Room::tree_pages(std::uint64_t changes, std::uint64_t node_bytes) const {
   // Each change copies a leaf or finds it copied already; a split leaves leaves at least half full.

@@ -19,8 +19,8 @@ TEST_CASE("random acts, with a map beside the store") {
   Fixture f;
   const auto random_key = [&] {
     const std::uint64_t i = random() % 300;
-    if (i % 7 == 0) return CacheKey("literal section " + std::to_string(i), sha(), 100);
-    return key(i, static_cast<int>(i % 5), static_cast<std::int64_t>(i % 3 + 1));
+    if (i % 7 == 0) return CacheKey("literal section " + std::to_string(i), sha(), 9000);
+    return key(i, static_cast<int>(i % 5), static_cast<std::int64_t>(i % 3 + 9000));
   };
   for (int run = 0; run < 12; ++run) {
     auto cache = f.open({.batch_bytes = std::uint64_t{1} << (12 + random() % 10),

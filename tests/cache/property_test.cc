@@ -50,8 +50,8 @@ class Property {
 
   CacheKey random_key() {
     const std::uint64_t i = random_() % 500;
-    if (i % 9 == 0) return CacheKey("a section of no hex digits, " + std::to_string(i), sha(), 64);
-    return key(i, static_cast<int>(i % 3), static_cast<std::int64_t>(i % 2 + 1000));
+    if (i % 9 == 0) return CacheKey("a section of no hex digits, " + std::to_string(i), sha(), 900'000);
+    return key(i, static_cast<int>(i % 3), static_cast<std::int64_t>(i % 2 + 900'000));
   }
 
   std::size_t random_length() {

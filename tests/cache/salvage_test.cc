@@ -83,7 +83,7 @@ Truth make_store(const Fixture& f, std::uint64_t count, PutAgain again = PutAgai
   Truth truth;
   auto cache = f.open();
   const auto put = [&](std::uint64_t i, std::uint64_t seed) {
-    truth.put(cache, i % 7 == 3 ? CacheKey("a section in words " + std::to_string(i), sha(1), 512) : key(i),
+    truth.put(cache, i % 7 == 3 ? CacheKey("a section in words " + std::to_string(i), sha(1), 4096) : key(i),
               ids(seed, length_of(i)));
   };
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -182,7 +182,7 @@ TEST_CASE("a key comes from the entry table where its leaf is lost") {
   {
     auto cache = f.open();
     for (std::uint64_t i = 0; i < 300; ++i) {
-      truth.put(cache, i % 3 == 0 ? CacheKey("words " + std::to_string(i), sha(2), 100) : key(i, i % 2),
+      truth.put(cache, i % 3 == 0 ? CacheKey("words " + std::to_string(i), sha(2), 1000) : key(i, i % 2),
                 ids(i, 1000));
     }
   }

@@ -48,7 +48,7 @@ TEST_CASE("a survey's groups are what a walk over all entries adds up to") {
   auto cache = f.open();
   for (std::uint64_t i = 0; i < 400; ++i) {
     const int tokenizer = static_cast<int>(i % 3);
-    const std::int64_t length = i % 2 == 0 ? 512 : 2048;
+    const std::int64_t length = i % 2 == 0 ? 4096 : 8192;
     const CacheKey k = i % 10 == 0 ? CacheKey("literal " + std::to_string(i), sha(tokenizer), length)
                                    : key(i, tokenizer, length);
     cache.put(k, {.input_ids = ids(i, i * 37 % 3000)}, {.created_ns = 1000 + i});

@@ -47,7 +47,7 @@ def test_figures_of_runs(tmp_path: pathlib.Path) -> None:
     assert run["run_id"] == 1
     assert run["state"] == "ended"
     assert (run["hits"], run["misses"], run["puts"], run["derived"]) == (1, 1, 1, 0)
-    assert (run["tokenizer_sha"], run["sequence_len"], run["several_tokenizers"]) == (SHA, 16, True)
+    assert (run["tokenizer_sha"], run["sequence_len"], run["several_tokenizers"]) == (SHA, 100, True)
     assert run["started_ns"] <= run["last_active_ns"] <= run["ended_ns"]
     with pytest.raises(ValueError, match="closed"):
         cache.runs()
@@ -142,7 +142,7 @@ def test_the_workers_of_a_loader_add_to_one_run(tmp_path: pathlib.Path, method: 
         assert cache.run_id == 2
         last = cache.stats()["last_run"]
         assert (last["run_id"], last["hits"], last["misses"]) == (2, 80, 0)
-        assert (last["tokenizer_sha"], last["sequence_len"]) == (SHA, 16)
+        assert (last["tokenizer_sha"], last["sequence_len"]) == (SHA, 100)
     del loader
     dataset.close()
     assert dataset.run_id == 0

@@ -20,7 +20,7 @@ namespace {
 constexpr double kThen = 1'700'000'000.25;
 constexpr std::uint64_t kThenNs = 1'700'000'000'250'000'000;
 
-std::string key(int section) { return "section-" + std::to_string(section) + "|sha|64"; }
+std::string key(int section) { return "section-" + std::to_string(section) + "|sha|9999999"; }
 
 // A cache as a run of the seed leaves it.
 class Seed {
@@ -162,7 +162,8 @@ TEST_CASE("import-npz: missing, damaged, malformed and unknown files are counted
   seed.add(12, "this is no zip archive");
   seed.add(13, test::npz_of({1, 2}, {1}));
   seed.add(14, test::npz_of({1LL << 40}, {1}));
-  seed.add(18, test::npz_of(std::vector<std::int64_t>(65, 1), std::vector<std::int64_t>(65, 1)));
+  seed.add("long|sha|64", "aa", "18.npz", kThen,
+           test::npz_of(std::vector<std::int64_t>(65, 1), std::vector<std::int64_t>(65, 1)));
   seed.manifest()["entries"][key(15)] = {{"size", 1}};
   seed.manifest()["entries"][key(16)] = "no row";
   seed.manifest()["entries"]["no key"] = seed.manifest()["entries"][key(1)];
