@@ -209,14 +209,16 @@ TEST_CASE("what one run does not protect, another may evict, and what that prote
   }
   CHECK(server.stats().entry_count + 20 > full);
   const std::uint64_t declined = server.stats().run.declined;
-  const auto held = server.get(key(5001));
-  REQUIRE(held);
   for (std::uint64_t i = 0; i < 500; ++i) put(server, 9000 + i);
   server.flush();
   CHECK(server.stats().run.declined == declined);
-  CHECK(copy_of(held->input_ids()) == ids(5001, kLength));
-  // The trainer has ended.
-  CHECK_FALSE(holds(server, 5000));
+  CHECK_FALSE(holds(server, 5000));  // the trainer has ended
+  // A view stays what it is, and keeps its pages.
+  const auto held = server.get(key(9499));
+  REQUIRE(held);
+  for (std::uint64_t i = 0; i < 500; ++i) put(server, 10'000 + i);
+  server.flush();
+  CHECK(copy_of(held->input_ids()) == ids(9499, kLength));
 }
 
 TEST_CASE("a run protects while one of its handles wants it to") {
