@@ -46,7 +46,7 @@ bool may_mount() {
 using MountIt = std::function<bool(const fs::path& where)>;
 
 bool mount_tmpfs(const fs::path& where) {
-  return mount("tokcask", where.c_str(), "tmpfs", 0, "size=6m") == 0;
+  return mount("tokcask", where.c_str(), "tmpfs", 0, "size=7m") == 0;
 }
 
 // Through the commands, which find a free loop device.
