@@ -273,7 +273,10 @@ def test_looks_up_once_and_stores_in_batches(
     with TokenizedCache.open(tmp_path / "store") as cache:
         recording: Any = Recording(cache)
         run(text_rows(2300), counting, recording)
-    assert calls == [("get_many", 2300), ("put_many", 1000), ("put_many", 1000), ("put_many", 300)]
+    assert calls[0] == ("get_many", 2300)
+    assert [name for name, _ in calls[1:]] == ["put_many"] * 3
+    assert all(990 <= count <= 1000 for _, count in calls[1:3])  # whole slots of sections
+    assert sum(count for _, count in calls[1:]) == 2300
     assert counting.calls == 2300
 
 
@@ -287,7 +290,8 @@ def test_a_failure_keeps_what_was_stored(cache: TokenizedCache, tokenizer: Any) 
     with pytest.raises(RuntimeError, match="tokenizer"):
         run(text_rows(1500), Failing(tokenizer), cache)
     _, stats = run(text_rows(1500), Failing(tokenizer), cache)
-    assert (stats.cache_hits, stats.cache_misses) == (1000, 500)
+    assert 990 <= stats.cache_hits <= 1000
+    assert stats.cache_hits + stats.cache_misses == 1500
 
 
 def test_an_object_that_behaves_like_a_tokenizer(cache: TokenizedCache) -> None:
