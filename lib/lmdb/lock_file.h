@@ -14,13 +14,13 @@
 // LMDB 0.9.26 to 0.9.31 destroys the mutexes when it closes the lock file and nobody else has it open: it
 // asks for that by its write lock on byte 0. Who opens the file at that moment waits for this lock, and then
 // takes the mutexes as they are: no transaction begins there (EINVAL) until all have closed it. So two locks
-// on the lock file keep that from happening among processes of this library, whatever their LMDB is:
-//  - Who is about to close has a read lock on byte 0. So LMDB never sees itself as the last one, destroys
-//  nothing,
-//    and whoever comes next finds mutexes that work, or is alone and makes them anew.
-//  - Opening may fail after LMDB has found itself alone, and then it destroys them too. So one opens at a
-//  time, by a
-//    write lock on the last byte. The kernel releases it after LMDB's own when its holder is killed.
+// on the lock file keep that from happening among processes of this library, whatever their LMDB is.
+//
+// Who is about to close has a read lock on byte 0. So LMDB never sees itself as the last one, destroys
+// nothing, and whoever comes next finds mutexes that work, or is alone and makes them again.
+//
+// Opening may fail after LMDB has found itself alone, and then it destroys them too. So one opens at a time,
+// by a write lock on the last byte. The kernel releases it after LMDB's own when its holder is killed.
 #pragma once
 
 #include <sys/types.h>
