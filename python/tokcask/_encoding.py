@@ -231,7 +231,7 @@ def _copied(tokenizer: Any) -> Any:
 @contextlib.contextmanager
 def _left_as_it_was(tokenizer: Any) -> Iterator[None]:
     """Gives the backend of what only behaves like a tokenizer its truncation and padding back after a call."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if not hasattr(backend, "no_truncation"):
         yield
         return

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from typing import Any, Protocol
+from typing import Any
+
+import tokcask
 
 from tokcask._adapters import adapted, content_of_python_tokenizer, digest, is_batch_tokenizer
 from tokcask._code import calls_only_its_backend, code_of_tokenizer
-from tokcask._core import __version__
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
 # Identities of the last contents.
@@ -45,17 +46,8 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     return identity_of(tokenizer, None)
 
 
-class Memory(Protocol):
-    """Identities by the content that they were computed of, as a TokenizedCache keeps them."""
-
-    read_only: bool
-
-    def _tokenizer_of_content(self, content: str) -> str | None: ...
-    def _remember_tokenizer(self, content: str, tokenizer_sha: str) -> None: ...
-
-
-def identity_of(tokenizer: Any, memory: Memory | None) -> str:
-    """tokenizer_sha256(), which computes nothing that a store remembers."""
+def identity_of(tokenizer: Any, memory: Any) -> str:
+    """tokenizer_sha256(), which computes nothing that a store remembers: memory is a TokenizedCache, or None."""
     if _is_backend(tokenizer):
         recipe = {"split_special_tokens": True} if getattr(tokenizer, "encode_special_tokens", False) else {}
         return _sha256(tokenizer, recipe, memory)
@@ -202,12 +194,12 @@ def _special_tokens(tokenizer: Any) -> dict[str, str]:
     return {name: str(token) for name, token in tokens if token is not None}
 
 
-def _sha256(backend: Any, recipe: dict[str, Any], memory: Memory | None = None) -> str:
+def _sha256(backend: Any, recipe: dict[str, Any], memory: Any = None) -> str:
     identity = _identity_of_backend(backend, memory)
     return digest({"backend": identity, **recipe}) if recipe else identity
 
 
-def _identity_of_backend(backend: Any, memory: Memory | None) -> str:
+def _identity_of_backend(backend: Any, memory: Any) -> str:
     serialized = _serialized(backend)
     # The library does not serialize that a Unigram model samples.
     for name in ("alpha", "nbest_size"):
@@ -218,7 +210,7 @@ def _identity_of_backend(backend: Any, memory: Memory | None) -> str:
     # the added tokens: {"version":"1.0","truncation":...,"padding":...,"added_tokens":...
     start = max(0, serialized.find('"added_tokens":'))
     hashed = hashlib.sha256(serialized[:16].encode() + serialized[start:].encode()).hexdigest()
-    content = f"serialized {hashed} tokcask {__version__}"
+    content = f"serialized {hashed} tokcask {tokcask.__version__}"
     identity = _known.get(content)
     if identity is None and memory is not None:
         identity = memory._tokenizer_of_content(content)

@@ -63,9 +63,9 @@ class LazyRows(Sequence[dict[str, Any]]):
         self._rows = rows
         self._keyed = keyed
         self._maker = maker
-        kept = [place for place in range(len(rows)) if keyed.key(place) is not None]
-        maker.places = np.array(kept, np.int64)
-        self._native = Dataset(cache.root, (keyed.key(place) for place in kept), missing="keep")
+        keys = [(place, key) for place, key in enumerate(keyed.all()) if key is not None]
+        maker.places = np.array([place for place, _ in keys], np.int64)
+        self._native = Dataset(cache.root, (key for _, key in keys), missing="keep")
 
     @property
     def keys(self) -> list[CacheKey | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,11 +89,12 @@ class RowReader:
                 if row.get(field) is not None:
                     raise ValueError(f"it has {field}; {remedy}")
             is_chat = row.get("messages") is not None
+            section = self._conversation(row) if is_chat else self._text(row)
             if self._of_one_kind:
                 if self._is_chat not in (None, is_chat):
                     raise ValueError("texts and conversations are mixed; make a data set of each")
                 self._is_chat = is_chat
-            return self._conversation(row) if is_chat else self._text(row)
+            return section
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"row {place}: {error}") from error
@@ -265,7 +266,7 @@ def read_in_parts(
 ) -> Iterator[list[tuple[Any, Section | None]]]:
     """The rows with their sections, as many at a time as are looked up at once. With others, rows of preferences have
     none; otherwise they are an error like any other row."""
-    total = len(rows) if hasattr(rows, "__len__") else None
+    total = len(rows) if isinstance(rows, Sized) else None
     with shown(progress, total, "tokcask") as report:
         part: list[tuple[Any, Section | None]] = []
         characters = 0

@@ -214,6 +214,8 @@ def trainer_args(args: Any) -> Any:
 
 
 def _recipe(tokenizer: Any, settings: _Settings) -> Recipe:
+    length: int
+    cut: Any
     if settings.max_length is None:
         length, cut = NO_LENGTH, "keep_start"  # nothing is cut
     else:

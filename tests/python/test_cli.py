@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 import tokenizers
 import transformers
-from tokcask import CacheKey, TokenizedCache, __version__, section_id, tokenizer_sha256
+from tokcask import (
+    CacheKey,
+    TokenizedCache,
+    __version__,
+    pretokenize_rows,
+    section_id,
+    tokenizer_sha256,
+)
 from tokenizers import models, pre_tokenizers, processors
 
 from conftest import COMMAND, EOS, run_python
@@ -273,10 +280,15 @@ print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
 def test_the_end_of_sequence_is_not_added(
     tmp_path: pathlib.Path, corpus: pathlib.Path, large_tokenizer: Any, tokenizer_file: pathlib.Path
 ) -> None:
-    """A wrapper that adds one has another identity, so that it never finds entries without."""
+    """The identity is the same, but a row has its end token in its section id, so it never finds a file's entry."""
     sha = warm(tmp_path / "store", corpus, tokenizer_file)["tokenizer_sha"]
     assert large_tokenizer.eos_token == EOS
-    assert tokenizer_sha256(large_tokenizer) != sha
+    assert tokenizer_sha256(large_tokenizer) == sha
+    rows = [{"text": file.read_text()} for file in corpus.iterdir() if file.suffix == ".txt"]
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        made, stats = pretokenize_rows(rows, tokenizer=large_tokenizer, sequence_len=1 << 20, cache=cache)
+    assert stats.cache_hits == 0
+    assert all(row["input_ids"][-1] == large_tokenizer.eos_token_id for row in made)
 
 
 @pytest.mark.parametrize(

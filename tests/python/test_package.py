@@ -114,7 +114,7 @@ def test_beside_another_lmdb(tmp_path: pathlib.Path, order: tuple[str, str]) -> 
 import {order[0]}, {order[1]}
 import tokcask
 root = {str(tmp_path)!r}
-key = tokcask.CacheKey("a", "b", 1)
+key = tokcask.CacheKey("a", "b", 8)
 with lmdb.open(root + "/other") as other, tokcask.TokenizedCache.open(root + "/store") as cache:
     with other.begin(write=True) as transaction:
         transaction.put(b"a", b"1")
@@ -135,7 +135,7 @@ import pickle, tempfile
 import numpy
 import tokcask
 import tokcask._core
-key = tokcask.CacheKey("a", "b", 1)
+key = tokcask.CacheKey("a", "b", 8)
 with tempfile.TemporaryDirectory() as root:
     with tokcask.TokenizedCache.open(root + "/store") as cache:
         cache.put_many([(key, tokcask.CachedTokens([1, 2], [0, 1]))])
