@@ -234,6 +234,7 @@ TEST_CASE("a store's directory by two names is one store") {
     if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
         mount(f.root().c_str(), mount_point.c_str(), nullptr, MS_BIND, nullptr) != 0) {
       line.tell(0);
+      line.hear();
       return true;
     }
     line.tell(1);
