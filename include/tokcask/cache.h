@@ -62,7 +62,7 @@ class TOKCASK_API TokenizedCache {
   [[nodiscard]] std::vector<std::optional<TokenView>> get_many(std::span<const CacheKey> keys);
 
   // As get_many, but tells only whether each entry is there: tokens are not touched, unless somebody has
-  // found a damaged record in the store since it was last written anew or found whole by verify(): then they
+  // found a damaged record in the store since it was last rewritten or found whole by verify(): then they
   // are checked as get() checks them. Counts and records accesses the same.
   [[nodiscard]] std::vector<bool> contains_many(std::span<const CacheKey> keys);
 

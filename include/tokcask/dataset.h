@@ -14,13 +14,13 @@
 // Ownership: a movable handle (one that was moved from is as if closed), open read-only, which never takes
 // the store's write lock. Views are those of TokenizedCache: they stay valid and unchanged for as long as
 // they are held. Threads: all members may be called from any thread at any time. Processes: a child made by
-// fork() uses its parent's dataset as it is; its first call opens the store anew and goes on with the table
+// fork() uses its parent's dataset as it is; its first call opens the store again and goes on with the table
 // that it inherited. A process started otherwise opens the dataset from packed_keys() and maps the table.
 // Snapshots: each call takes the newest snapshot, and gives it up at its end unless a view keeps it. So a
 // dataset sees what is committed meanwhile, pins no pages between calls however long an epoch is, and lets a
 // writer reuse what it freed. The table is of one transaction. As the store moves on, an entry in pages of
 // its own that was neither replaced nor removed is still found through the table; any other is looked up by
-// its key (about 1 to 2 us), and when a quarter of the list was, the table is made anew. Failure: see
+// its key (about 1 to 2 us), and when a quarter of the list was, the table is made again. Failure: see
 // error.h. get() and get_many() never throw for what is in the store: an entry that was evicted, pruned,
 // cleared or damaged is a miss. Entries that the dataset has are protected from eviction, as all that was
 // used since the oldest living run began.

@@ -51,7 +51,7 @@ static_assert(HasParts<CacheKey&> && HasParts<const CacheKey&>);
 std::size_t used = 0;
 void use(std::span<const std::int32_t> ids) { used += ids.size(); }
 
-// All that is told of a look-up, and what one does with a std::optional.
+// The uses of a look-up that must compile, and those of a std::optional.
 bool right(TokenizedCache& cache, TokenDataset& dataset, const CacheKey& key) {
   if (const auto hit = cache.get(key)) use(hit->input_ids());
   if (auto hit = cache.get(key)) use((*hit).attention_mask());
