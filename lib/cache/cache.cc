@@ -106,26 +106,32 @@ std::vector<std::optional<Entry>> TokenizedCache::peek_many(std::span<const Cach
 
 void TokenizedCache::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options) {
   check_tokens(key, tokens);
-  impl_->write([&](Engine& engine, const auto& run) { engine.put(key, tokens, options, run); });
+  const auto lease = impl_->writing_lease();
+  lease->committer().put(key, tokens, options, lease.run(), Committer::Room::kWait);
 }
 
 bool TokenizedCache::try_put(const CacheKey& key, const Tokens& tokens) {
   check_tokens(key, tokens);
-  const auto lease = impl_->try_lease();
-  return lease->try_put(key, tokens, lease.run());
+  const auto lease = impl_->writing_lease();
+  Committer& committer = lease->committer();
+  // Asked before the tokens are copied.
+  if (committer.has_room(tokens.input_ids.size(), impl_->options()) &&
+      committer.put(key, tokens, {}, lease.run(), Committer::Room::kNow)) {
+    return true;
+  }
+  lease.run()->not_taken.fetch_add(1, std::memory_order_relaxed);
+  return false;
 }
 
 bool TokenizedCache::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
-  return impl_->write(
-      [&](Engine& engine, const auto&) { return engine.raise_last_access(key, last_access_ns); });
+  return impl_->writing_lease()->raise_last_access(key, last_access_ns);
 }
 
 void TokenizedCache::put_many(std::span<const std::pair<CacheKey, Tokens>> entries) {
   for (const auto& [key, tokens] : entries) check_tokens(key, tokens);
-  // Not [key, tokens]: clang captures such names from version 16 on only.
-  for (const auto& entry : entries) {
-    impl_->write([&](Engine& engine, const auto& run) { engine.put(entry.first, entry.second, {}, run); });
-  }
+  const auto lease = impl_->writing_lease();
+  for (const auto& [key, tokens] : entries)
+    lease->committer().put(key, tokens, {}, lease.run(), Committer::Room::kWait);
 }
 
 void TokenizedCache::flush() {
@@ -133,7 +139,7 @@ void TokenizedCache::flush() {
     static_cast<void>(impl_->lease());  // closed?
     return;
   }
-  impl_->write([](Engine& engine, const auto&) { engine.flush(); });
+  impl_->writing_lease()->committer().flush();
 }
 
 void TokenizedCache::close() {
@@ -142,10 +148,7 @@ void TokenizedCache::close() {
 
 void TokenizedCache::declare_tokenizer(std::string_view tokenizer_sha, const TokenizerTraits& traits) {
   const CacheKey rules("-", tokenizer_sha, 1);  // a sha's are those of a key's
-  if (impl_->options().read_only)
-    return impl_->lease()->declare_tokenizer(rules.tokenizer_sha(), traits, true);
-  impl_->write(
-      [&](Engine& engine, const auto&) { engine.declare_tokenizer(rules.tokenizer_sha(), traits, false); });
+  impl_->lease()->declare_tokenizer(rules.tokenizer_sha(), traits, impl_->options().read_only);
 }
 
 Explanation TokenizedCache::explain(const CacheKey& key) {
@@ -155,7 +158,7 @@ Explanation TokenizedCache::explain(const CacheKey& key) {
 
 std::array<std::uint64_t, kMissReasons> TokenizedCache::miss_reasons() {
   const auto lease = impl_->lease();
-  return lease.run()->missed.counts();
+  return lease->miss_reasons(*lease.run());
 }
 
 std::string TokenizedCache::miss_summary() {
@@ -167,10 +170,10 @@ PruneReport TokenizedCache::prune(const PruneOptions& options) {
   check_prune(options);
   PruneReport report;
   if (options.dry_run) {
-    impl_->lease()->prune(options, report);
+    impl_->lease()->committer().prune(options, report);
     return report;
   }
-  impl_->write([&](Engine& engine, const auto&) { engine.prune(options, report); });
+  impl_->writing_lease()->committer().prune(options, report);
   return report;
 }
 
@@ -179,11 +182,13 @@ std::uint64_t TokenizedCache::prune(std::chrono::nanoseconds age) {
 }
 
 std::uint64_t TokenizedCache::clear() {
-  return impl_->write([](Engine& engine, const auto&) { return engine.clear(); });
+  return impl_->writing_lease()->committer().clear();
 }
 
 CompactReport TokenizedCache::compact() {
-  return impl_->write([](Engine& engine, const auto&) { return engine.compact(); });
+  CompactReport report;
+  impl_->alone([&](Engine& engine) { report = engine.committer().compact(); });
+  return report;
 }
 
 std::vector<std::string> TokenizedCache::tokenizers() { return impl_->lease()->tokenizers(); }
@@ -192,7 +197,7 @@ VerifyReport TokenizedCache::verify(const VerifyOptions& options) {
   VerifyReport report = impl_->lease()->verify();
   impl_->lease()->access().note_damage(report.damaged != 0);
   if (!options.repair || is_clean(report)) return report;
-  impl_->write([&](Engine& engine, const auto&) { engine.repair(report); });
+  impl_->alone([&](Engine& engine) { engine.committer().repair(report); });
   report.repaired = is_clean(impl_->lease()->verify());
   return report;
 }
@@ -203,7 +208,9 @@ void TokenizedCache::save_manifest(std::string_view tokenizer_sha) {
                 fmt::format("tokenizer_sha has {} characters; at most {} can be kept", tokenizer_sha.size(),
                             sizeof(rows::StoreRow::tokenizer_sha)));
   }
-  impl_->write([&](Engine& engine, const auto&) { engine.save_manifest(tokenizer_sha); });
+  const auto lease = impl_->writing_lease();
+  if (!tokenizer_sha.empty()) lease->committer().put_tokenizer_sha(tokenizer_sha);
+  lease->committer().flush();
 }
 
 Stats TokenizedCache::stats() {
@@ -230,7 +237,7 @@ std::optional<SourceDirectory> TokenizedCache::source_directory(std::string_view
 std::vector<std::string> TokenizedCache::source_directories() { return impl_->lease()->source_directories(); }
 
 void TokenizedCache::put_source_directory(std::string_view path, const SourceDirectory& files) {
-  impl_->write([&](Engine& engine, const auto&) { engine.put_source_directory(path, files); });
+  impl_->writing_lease()->committer().put_source_directory(path, files);
 }
 
 std::optional<std::string> TokenizedCache::tokenizer_of_file(std::string_view path,
@@ -240,8 +247,7 @@ std::optional<std::string> TokenizedCache::tokenizer_of_file(std::string_view pa
 
 void TokenizedCache::remember_tokenizer_file(std::string_view path, const FileIdentity& identity,
                                              std::string_view tokenizer_sha) {
-  impl_->write(
-      [&](Engine& engine, const auto&) { engine.put_tokenizer_file(path, identity, tokenizer_sha); });
+  impl_->writing_lease()->committer().put_tokenizer_file(path, identity, tokenizer_sha);
 }
 
 }  // namespace tokcask

@@ -113,8 +113,8 @@ class TokenDataset::Impl {
     auto table = Prepared::attach(*lease, keys);
     // Who does not ask what is missing may have an older one. It finds what has changed by its key.
     const auto is_newest = [&](const shm::KeyTable& shared) {
-      return shared.txnid() == lease->snapshot()->transaction().id() &&
-             shared.data_mtime_ns() == lease->modified_ns();
+      return shared.txnid() == lease->read().transaction().id() &&
+             shared.data_mtime_ns() == lease->environment().modified_ns();
     };
     if (table && (missing == MissingKeys::kKeep ||
                   (is_newest(table->shared()) && missing_in(table->shared().places(), derive()) == 0))) {

@@ -7,49 +7,39 @@
 #include <new>
 #include <utility>
 
-#include "cache/fork.h"
-#include "cache/patience.h"
 #include "cache/say.h"
 #include "os/clock.h"
 
 namespace tokcask {
 
-// ---- Snapshot ----
-
-Snapshot::Snapshot(std::shared_ptr<Engine> engine, std::unique_ptr<lmdb::ReadTransaction> transaction)
-    : engine_(std::move(engine)), transaction_(std::move(transaction)) {}
-
-Snapshot::~Snapshot() { engine_->give_back(std::move(transaction_)); }
-
-// ---- Engine ----
-
 Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb::Environment> environment)
     : root_(std::move(root)),
-      data_(root_ / "data.mdb"),
       file_id_(std::move(file_id)),
       environment_(std::move(environment)),
-      generation_(fork_generation()),
-      populator_(*environment_) {
-  const lmdb::ReadTransaction transaction(*environment_);
-  const rows::StoreRow store = read_store_row(transaction);
-  uuid_ = file_uuid_ = store.uuid;
-  for (std::size_t i = 0; i < sizeof store.rewrites; ++i) {
-    file_uuid_[i] ^= static_cast<std::uint8_t>(store.rewrites >> (8 * i));
-  }
-  access_ = shm::AccessTable::open(root_, store.uuid);
-  access_->grow(store.slot_count);
-  access_->runs().raise_last_run(store.last_run_id);
-  if (store.clock_ns < os::now_ns() + os::kMostAheadNs) access_->raise_clock(store.clock_ns);
-}
+      access_([this] {
+        const rows::StoreRow store = read_store_row(lmdb::ReadTransaction(*environment_));
+        file_uuid_ = store.uuid;
+        for (std::size_t i = 0; i < sizeof store.rewrites; ++i)
+          file_uuid_[i] ^= static_cast<std::uint8_t>(store.rewrites >> (8 * i));
+        auto table = shm::AccessTable::open(root_, store.uuid);
+        table->grow(store.slot_count);
+        table->runs().raise_last_run(store.last_run_id);
+        if (store.clock_ns < os::now_ns() + os::kMostAheadNs) table->raise_clock(store.clock_ns);
+        return table;
+      }()),
+      readers_(*environment_),
+      populator_(*environment_),
+      committer_(*environment_, *access_, root_,
+                 {.limits = [this] { return limits(); },
+                  .warn = [this](std::string_view text) { message(Severity::kWarning, text); },
+                  .is_stored = [this](const CacheKey& key) {
+                    const Reading reading = read();
+                    return reading.records().find(record::PaddedKey(key.canonical()).bytes()).has_value();
+                  }}) {}
 
-Engine::~Engine() {
-  {
-    const std::lock_guard lock(pending_mutex_);
-    stop_ = true;
-  }
-  pending_changed_.notify_all();
-  if (committer_.joinable()) committer_.join();
-}
+Engine::~Engine() = default;
+
+// ---- Handles ----
 
 std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& choice) {
   shm::RunTable& table = access_->runs();
@@ -67,8 +57,7 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& 
   std::shared_ptr<Run> run;
   try {
     run = std::make_shared<Run>(options, stamp, access_, member);
-    const std::lock_guard lock(runs_mutex_);
-    runs_.push_back(run);
+    adopt(run);
   } catch (const std::bad_alloc&) {
     // A member that nobody knows of would protect entries for as long as the process lives.
     if (member) table.leave(*member, os::now_ns());
@@ -78,9 +67,30 @@ std::shared_ptr<Run> Engine::begin_run(const Options& options, const RunChoice& 
   return run;
 }
 
+void Engine::adopt(const std::shared_ptr<Run>& run) {
+  const std::lock_guard lock(runs_mutex_);
+  runs_.push_back(run);
+}
+
+void Engine::forget(const std::shared_ptr<Run>& run) {
+  const std::lock_guard lock(runs_mutex_);
+  std::erase(runs_, run);
+}
+
+int Engine::require_alone(std::size_t handles) {
+  const std::lock_guard lock(runs_mutex_);
+  if (runs_.size() > handles) {
+    throw Error(Errc::kBusy,
+                fmt::format("{}: another handle or data set of this process has it open, and this needs the "
+                            "store alone; close the other one first",
+                            root_.string()));
+  }
+  return 0;
+}
+
 // What is told, and begun, for a new handle. None of it is worth failing for.
 void Engine::welcome(const Run& run, bool is_member) noexcept try {
-  if (const std::string& why = access_->why_private(); !why.empty() && !told_private_.exchange(true)) {
+  if (const std::string& why = access_->why_private(); !why.empty() && !private_told_.exchange(true)) {
     message(Severity::kWarning, fmt::format("{}: cannot share access times with other processes: {}",
                                             (root_ / "access.shm").string(), why));
   }
@@ -92,7 +102,7 @@ void Engine::welcome(const Run& run, bool is_member) noexcept try {
                         root_.string(), shm::kMaxRuns, shm::kMaxMembers));
   }
 } catch (const std::exception&) {
-  // No memory to say it.
+  // No memory to report it.
 }
 
 void Engine::end_run(const std::shared_ptr<Run>& run) {
@@ -100,25 +110,24 @@ void Engine::end_run(const std::shared_ptr<Run>& run) {
   run->end_if_last();
   if (!run->options.read_only) {
     try {
-      const auto lock = lock_patiently(commit_mutex_);
-      if (handed_over()) throw Replaced{};
-      const lmdb::Environment::Closing closing(*environment_);
-      commit_pending(true, SaveRuns::kAll);
-    } catch (const Replaced&) {
-      throw;
+      committer_.flush(Committer::Save::kAllRuns);
     } catch (const std::exception&) {
       failure = std::current_exception();
     }
   }
   try {
-    if (const std::string summary = miss_summary(*run); !run->options.observe && !summary.empty()) {
+    if (const std::string summary = miss_summary(*run); !run->options.observe && !summary.empty())
       message(Severity::kWarning, summary);
-    }
   } catch (const std::exception&) {
     // What cannot be read was told of before.
   }
   leave(run);
   if (failure) std::rethrow_exception(failure);
+}
+
+void Engine::leave(const std::shared_ptr<Run>& run) {
+  committer_.leave(*run);
+  forget(run);
 }
 
 void Engine::message(Severity severity, std::string_view text) {
@@ -135,11 +144,10 @@ void Engine::message(Severity severity, std::string_view text) {
       to_stderr = true;  // once, however many handles have no sink
     }
   }
-  if (to_stderr) {
-    say({}, severity, text);
-  }
+  if (to_stderr) say({}, severity, text);
 }
 
+// Of all handles that write: the smallest budget, the shortest patience.
 WriteLimits Engine::limits() {
   WriteLimits limits{{}, std::chrono::milliseconds::max()};
   const std::lock_guard lock(runs_mutex_);

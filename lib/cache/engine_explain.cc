@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cache/engine.h"
+#include "cache/history.h"
 
 namespace tokcask {
 
@@ -102,10 +103,19 @@ std::string_view to_string(MissReason reason) noexcept {
   return index < kReasonNames.size() ? kReasonNames[index] : "unknown";
 }
 
-Engine::Missing Engine::why_missing(const lmdb::ReadTransaction& transaction, const CacheKey& key,
-                                    const std::vector<Relatives::Relative>& relatives) {
-  const rows::StoreRow store = read_store_row(transaction);
-  if (const auto past = history_.find(transaction, store, record::hash_key(key.canonical()));
+namespace {
+
+// What is known of a key that is not there.
+struct Missing {
+  MissReason reason = MissReason::kNeverStored;
+  std::string other_tokenizer;  // kOtherTokenizer: one that the section is stored under
+  std::uint64_t when_ns = 0;
+  std::uint64_t run_id = 0;
+};
+
+Missing why_missing(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
+                    const CacheKey& key, const std::vector<Relatives::Relative>& relatives) {
+  if (const auto past = History().find(transaction, store, record::hash_key(key.canonical()));
       past && past->when_ns > store.cleared_ns) {
     return {reason_of(past->fate), {}, past->when_ns, past->run_id};
   }
@@ -119,65 +129,9 @@ Engine::Missing Engine::why_missing(const lmdb::ReadTransaction& transaction, co
   return {};
 }
 
-Explanation Engine::explain(const CacheKey& key, const Run& run) {
-  Explanation explanation;
-  // One of its own: a snapshot that is shared is used under a lock, and this may take a while.
-  const lmdb::ReadTransaction transaction(*environment_);
-  const rows::StoreRow store = read_store_row(transaction);
-  std::vector<Found> found(1);
-  Missing missing;
-  TokenizerTraits traits;
-  {
-    const std::lock_guard lock(read_mutex_);
-    Relatives relatives(transaction, declared_);
-    traits = relatives.traits_of(key.tokenizer_sha());
-    for (const Relatives::Relative& relative : relatives.of(key)) {
-      const Found other = look_up(transaction, relative.value, relative.key);
-      if (other.record) explanation.related.push_back(info_of(transaction, relative.key, *other.record));
-    }
-    found[0] = look_up(transaction,
-                       transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
-    if (!found[0].record && found[0].damage == nullptr) {
-      found[0] = derive(transaction, relatives, key, run.options, missing);
-    }
-  }
-  check(found);
-  const Found& f = found[0];
-  if (f.record) {
-    const CacheKey& holder = f.served ? f.served->first : key;
-    EntryInfo info{holder};
-    {
-      const std::lock_guard lock(read_mutex_);
-      info = info_of(transaction, holder, *f.record);
-    }
-    explanation.found = true;
-    explanation.derived = f.served.has_value();
-    explanation.when_ns = static_cast<std::int64_t>(info.created_ns);
-    explanation.text =
-        f.served ? fmt::format(
-                       "not stored at this length; the first {} ids of the entry of "
-                       "sequence length {} serve, which was stored on {}",
-                       f.served->second, holder.sequence_len(), time_text(info.created_ns))
-                 : fmt::format("stored on {}: {} tokens, last used on {}", time_text(info.created_ns),
-                               info.tokens, time_text(info.last_access_ns));
-    return explanation;
-  }
-  if (f.damage != nullptr) {
-    explanation.reason = MissReason::kDamaged;
-    explanation.text = fmt::format("the record of {} is damaged ({}); putting it again repairs it",
-                                   (f.served ? f.served->first : key).canonical(), f.damage);
-    return explanation;
-  }
-  explanation.reason = missing.reason;
-  explanation.when_ns = static_cast<std::int64_t>(missing.when_ns);
-  explanation.run_id = missing.run_id;
-  explanation.text = missing_text(transaction, store, key, missing, explanation.related, traits);
-  return explanation;
-}
-
-std::string Engine::missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
-                                 const CacheKey& key, const Missing& missing,
-                                 const std::vector<EntryInfo>& related, const TokenizerTraits& traits) {
+std::string missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store, const CacheKey& key,
+                         const Missing& missing, const std::vector<EntryInfo>& related,
+                         const TokenizerTraits& traits) {
   switch (missing.reason) {
     case MissReason::kOtherTokenizer:
       return fmt::format("not stored under tokenizer {}; the section is stored under {}",
@@ -210,8 +164,84 @@ std::string Engine::missing_text(const lmdb::ReadTransaction& transaction, const
   return "never stored, as far as the history of this store tells";
 }
 
-std::string Engine::miss_summary(const Run& run) {
-  const auto counts = run.missed.counts();
+std::string found_text(const EntryInfo& info, std::optional<std::size_t> served) {
+  if (!served) {
+    return fmt::format("stored on {}: {} tokens, last used on {}", time_text(info.created_ns), info.tokens,
+                       time_text(info.last_access_ns));
+  }
+  return fmt::format(
+      "not stored at this length; the first {} ids of the entry of sequence length {} serve, which was stored "
+      "on {}",
+      *served, info.key.sequence_len(), time_text(info.created_ns));
+}
+
+}  // namespace
+
+Explanation Engine::explain(const CacheKey& key, const Run& run) {
+  Explanation explanation;
+  // One of its own: this takes a while, and other calls of this thread's place shall not wait.
+  const lmdb::ReadTransaction transaction(*environment_);
+  const rows::StoreRow store = read_store_row(transaction);
+  Relatives relatives(transaction, declared());
+  const std::vector<Relatives::Relative> others = relatives.of(key);
+  for (const Relatives::Relative& relative : others) {
+    const Found other = look_up(transaction, relative.value, relative.key);
+    if (other.record) explanation.related.push_back(info_of(transaction, relative.key, *other.record));
+  }
+  Found found =
+      look_up(transaction, transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes()), key);
+  if (!found.record && found.damage == nullptr && run.options.derive_lengths) {
+    if (const auto server = relatives.server_of(key, others)) {
+      found = look_up(transaction, server->value, server->key);
+      found.served.emplace(server->key, server->length);
+    }
+  }
+  check(found);
+  const CacheKey& holder = found.served ? found.served->first : key;
+  if (found.record) {
+    const EntryInfo info = info_of(transaction, holder, *found.record);
+    explanation.found = true;
+    explanation.derived = found.served.has_value();
+    explanation.when_ns = static_cast<std::int64_t>(info.created_ns);
+    explanation.text =
+        found_text(info, found.served ? std::optional(found.served->second) : std::nullopt);
+  } else if (found.damage != nullptr) {
+    explanation.reason = MissReason::kDamaged;
+    explanation.text = fmt::format("the record of {} is damaged ({}); putting it again repairs it",
+                                   holder.canonical(), found.damage);
+  } else {
+    const Missing missing = why_missing(transaction, store, key, others);
+    explanation.reason = missing.reason;
+    explanation.when_ns = static_cast<std::int64_t>(missing.when_ns);
+    explanation.run_id = missing.run_id;
+    explanation.text = missing_text(transaction, store, key, missing, explanation.related,
+                                    relatives.traits_of(key.tokenizer_sha()));
+  }
+  return explanation;
+}
+
+void Engine::explain_misses(Run& run) {
+  const lmdb::ReadTransaction transaction(*environment_);
+  const rows::StoreRow store = read_store_row(transaction);
+  History history;
+  run.missed.settle([&](const Miss& miss) {
+    if (miss.reason == MissReason::kDamaged) return miss.reason;
+    const auto past =
+        store.history > 0 ? history.find(transaction, store, miss.key_hash, miss.when_ns) : std::nullopt;
+    if (past && (past->when_ns > store.cleared_ns || store.cleared_ns > miss.when_ns))
+      return reason_of(past->fate);
+    const bool cleared = store.cleared_entries > 0 && store.cleared_ns <= miss.when_ns;
+    return cleared && miss.reason == MissReason::kNeverStored ? MissReason::kCleared : miss.reason;
+  });
+}
+
+std::array<std::uint64_t, kMissReasons> Engine::miss_reasons(Run& run) {
+  explain_misses(run);
+  return run.missed.counts();
+}
+
+std::string Engine::miss_summary(Run& run) {
+  const auto counts = miss_reasons(run);
   std::uint64_t total = 0;
   for (const std::uint64_t count : counts) total += count;
   const bool unexpected = std::any_of(kUnexpected.begin(), kUnexpected.end(), [&](MissReason reason) {

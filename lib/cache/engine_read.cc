@@ -1,14 +1,12 @@
-// The engine's read side.
+// The engine's look-ups.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <map>
 #include <numeric>
 #include <utility>
 
 #include "cache/engine.h"
-#include "cache/fork.h"
+#include "os/clock.h"
 
 namespace tokcask {
 
@@ -20,24 +18,26 @@ namespace {
 
 constexpr std::size_t kMostDamageTold = 4096;
 
-// Of tables of generations by slot; see Engine::checked_.
-bool knows(const std::vector<std::uint32_t>& table, const record::Header& header) {
-  return header.slot < table.size() && table[header.slot] == static_cast<std::uint32_t>(header.generation);
+// What a look-up found in the tree: the record's bytes, or whether there are entries of the same section.
+struct Sought {
+  std::optional<lmdb::Bytes> value;
+  bool related = false;
+};
+
+// A canonical key begins with the section id, so entries of one section are neighbours.
+bool is_related(const std::optional<lmdb::Cursor::Entry>& entry, const CacheKey& key) {
+  const std::size_t size = key.section_id().size() + 1;  // and the bar after it
+  return entry && entry->key.size() >= size &&
+         std::equal(entry->key.begin(), entry->key.begin() + static_cast<std::ptrdiff_t>(size),
+                    std::as_bytes(std::span(key.canonical())).begin());
 }
 
-// The end of a record. When the file was cut off before it, touching it is noted, or there are zeros: the
-// kernel clears the rest of the page in which a file ends.
-std::int32_t end_of(const record::Record& record) {
-  const std::span<const std::int32_t> last = record.mask.empty() ? record.ids : record.mask;
-  if (last.empty()) return -1;
-  const volatile std::int32_t& end = last.back();
-  return end;
-}
-
-void remember(std::vector<std::uint32_t>& table, const record::Header& header) {
-  // The slot is one of the entry table's, so this is not larger than that.
-  if (header.slot >= table.size()) table.resize(header.slot + std::size_t{1});
-  table[header.slot] = static_cast<std::uint32_t>(header.generation);
+// One descent, whatever it finds.
+Sought seek(const lmdb::Cursor& records, const CacheKey& key) {
+  const record::PaddedKey padded(key.canonical());
+  const auto entry = records.seek(padded.bytes());
+  if (entry && std::ranges::equal(entry->key, padded.bytes())) return {entry->value, false};
+  return {std::nullopt, is_related(entry, key) || is_related(records.previous(), key)};
 }
 
 }  // namespace
@@ -48,55 +48,7 @@ TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_
   return {ids, ones ? all_ones(ids.size()) : mask, ones, std::move(owner)};
 }
 
-// ---- Snapshots ----
-
-std::shared_ptr<Snapshot> Engine::snapshot() {
-  if (outdated()) {
-    throw Error(Errc::kIo,
-                fmt::format("{}: was replaced, and the new file cannot be opened now", data_.string()));
-  }
-  environment_->require_whole();
-  if (auto kept = keeper_.find(environment_->last_txnid())) return kept;
-  std::shared_ptr<Snapshot> newest;
-  std::shared_ptr<Snapshot> stale;  // let go of after the lock
-  {
-    const std::lock_guard lock(read_mutex_);
-    newest = current_.lock();
-    if (newest && newest->transaction().id() != environment_->last_txnid()) stale = std::move(newest);
-    if (!newest) {
-      std::unique_ptr<lmdb::ReadTransaction> transaction;
-      if (idle_.empty()) {
-        transaction = std::make_unique<lmdb::ReadTransaction>(*environment_);
-      } else {
-        idle_.back()->renew();
-        transaction = std::move(idle_.back());
-        idle_.pop_back();
-      }
-      newest = std::make_shared<Snapshot>(shared_from_this(), std::move(transaction));
-      current_ = newest;
-    }
-  }
-  keeper_.keep(newest);
-  return newest;
-}
-
-void Engine::give_back(std::unique_ptr<lmdb::ReadTransaction> transaction) noexcept {
-  if (generation_ != fork_generation()) {
-    // The parent's. LMDB's reader table is shared with it: touching the transaction would end the parent's
-    // snapshot.
-    transaction->abandon();
-    return;
-  }
-  transaction->reset();
-  const std::lock_guard lock(read_mutex_);
-  try {
-    idle_.push_back(std::move(transaction));
-  } catch (const std::bad_alloc&) {
-    // It ends instead of being kept.
-  }
-}
-
-// ---- Look-ups ----
+Reading Engine::read() { return readers_.begin(*this); }
 
 Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
                               const CacheKey& key, VerifyPolicy policy) const {
@@ -105,7 +57,7 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
   found.record = record::decode(*value, record::hash_key(key.canonical()), &found.damage);
   if (!found.record) return found;
   const record::Header& header = found.record->header;
-  if (knows(checked_, header) || (policy == VerifyPolicy::kOff && knows(seen_, header))) {
+  if (checked_.knows(header) || (policy == VerifyPolicy::kOff && seen_.knows(header))) {
     found.checked = true;
     return found;
   }
@@ -119,76 +71,141 @@ Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::opt
   return found;
 }
 
-void Engine::check(std::span<Found> found, VerifyPolicy policy) {
-  std::vector<const record::Header*> checked;
-  for (Found& f : found) {
-    if (!f.record) continue;
-    if (f.checked && policy == VerifyPolicy::kFirst) {
-      if (end_of(*f.record) == 0) environment_->require_uncut();
-      continue;
-    }
-    // By default the one time in this process that a record is read as a whole.
-    if (policy == VerifyPolicy::kOff || record::checksum_ok(*f.record)) {
-      checked.push_back(&f.record->header);
-    } else {
-      f.record.reset();
-      f.damage = "its checksum is wrong";
-    }
-  }
-  environment_->require_read();
-  if (checked.empty()) return;
-  const std::lock_guard lock(read_mutex_);
-  for (const record::Header* header : checked) {
-    remember(policy == VerifyPolicy::kOff ? seen_ : checked_, *header);
+void Engine::check(Found& found, VerifyPolicy policy) noexcept {
+  if (!found.record || (found.checked && policy != VerifyPolicy::kAlways)) return;
+  // By default the one time in this process that a record is read as a whole.
+  if (policy == VerifyPolicy::kOff) {
+    seen_.remember(found.record->header);
+  } else if (record::checksum_ok(*found.record)) {
+    checked_.remember(found.record->header);
+  } else {
+    found.record.reset();
+    found.damage = "its checksum is wrong";
   }
 }
 
-std::optional<TokenView> Engine::pending_view(const CacheKey& key, const Run& run) {
-  const std::lock_guard lock(pending_mutex_);
-  const PendingTokens* tokens = nullptr;
-  if (const auto active = active_.puts.find(key); active != active_.puts.end()) {
-    if (!run.options.observe) active->second.stamp = access_->next_stamp();
-    tokens = &active->second.tokens;
-  } else if (const auto committing = committing_.puts.find(key); committing != committing_.puts.end()) {
-    tokens = &committing->second.tokens;
-  } else if (const auto moved = moved_.puts.find(key); moved != moved_.puts.end()) {
-    tokens = &moved->second.tokens;
+// The look-ups of one call. What it counted is added to the run at the end, and damage is told then, when the
+// snapshot is let go: who is told may call the store.
+class Engine::LookUp {
+ public:
+  LookUp(Engine& engine, Run& run, bool with_tokens) noexcept
+      : engine_(&engine), run_(&run), with_tokens_(with_tokens) {}
+
+  // What is pending needs no snapshot, and comes first: what is committed meanwhile is in one of the two.
+  std::optional<TokenView> pending(const CacheKey& key) {
+    auto view = engine_->committer_.find(key, !run_->options.observe);
+    if (view) ++hits_;
+    return view;
   }
-  if (tokens == nullptr) return std::nullopt;
-  return tokcask::view_of(tokens->ids(), tokens->mask(), tokens->data);
+
+  void begin() {
+    reading_.emplace(engine_->read());
+    stamp_ = engine_->access_stamp();
+    run_->used(stamp_);
+  }
+  [[nodiscard]] Sought seek(const CacheKey& key) const { return tokcask::seek(reading_->records(), key); }
+
+  // The view of what was sought, or nothing.
+  std::optional<TokenView> settle(const CacheKey& key, const Sought& sought) {
+    const VerifyPolicy policy = run_->options.verify;
+    Found found = engine_->look_up(reading_->transaction(), sought.value, key, policy);
+    if (!sought.value) {
+      if (sought.related) found = derive(key);
+      if (!found.record && found.damage == nullptr) {
+        if (!sought.related) note_miss(MissReason::kNeverStored, key, {});
+        return std::nullopt;
+      }
+    }
+    // Who only asks what is there has the records read as well where one is known to be damaged.
+    if (with_tokens_ || engine_->access_->damage_known()) engine_->check(found, policy);
+    if (!found.record) {
+      damage_.emplace_back((found.served ? found.served->first : key).canonical(), found.damage);
+      note_miss(MissReason::kDamaged, key, {});
+      return std::nullopt;
+    }
+    if (!run_->options.observe) engine_->access_->touch(found.record->header.slot, stamp_);
+    ++hits_;
+    if (found.served) ++derived_;
+    return view_of(found, reading_->snapshot());
+  }
+
+  void fail(const Error& error) { error_ = error; }
+
+  // Of `total` look-ups.
+  void end(std::uint64_t total) {
+    reading_.reset();
+    if (hits_ > 0) run_->hits += hits_;
+    if (derived_ > 0) run_->derived += derived_;
+    if (hits_ < total) run_->misses += total - hits_;
+    for (const auto& [key, reason] : damage_) engine_->report_damage(key, reason);
+    if (error_) engine_->report_read_error(*error_);
+    if (explain_) engine_->explain_misses(*run_);
+  }
+
+ private:
+  // An entry of another sequence length, or why there is none.
+  Found derive(const CacheKey& key) {
+    const lmdb::ReadTransaction& transaction = reading_->transaction();
+    Relatives relatives(transaction, engine_->declared());
+    const std::vector<Relatives::Relative> others = relatives.of(key);
+    if (const auto server = run_->options.derive_lengths ? relatives.server_of(key, others) : std::nullopt) {
+      Found found = engine_->look_up(transaction, server->value, server->key, run_->options.verify);
+      found.served.emplace(server->key, server->length);
+      return found;
+    }
+    const auto is_same = [&](const Relatives::Relative& other) {
+      return other.key.tokenizer_sha() == key.tokenizer_sha();
+    };
+    if (others.empty()) {
+      note_miss(MissReason::kNeverStored, key, {});
+    } else if (std::any_of(others.begin(), others.end(), is_same)) {
+      note_miss(MissReason::kOtherLength, key, {});
+    } else {
+      note_miss(MissReason::kOtherTokenizer, key, others.front().key.tokenizer_sha());
+    }
+    return {};
+  }
+  void note_miss(MissReason reason, const CacheKey& key, std::string_view other_tokenizer) {
+    if (run_->missed.add(reason, key, stamp_, other_tokenizer)) explain_ = true;
+  }
+
+  Engine* engine_;
+  Run* run_;
+  bool with_tokens_;
+  std::optional<Reading> reading_;
+  std::uint64_t stamp_ = 0;
+  std::uint64_t hits_ = 0;
+  std::uint64_t derived_ = 0;
+  bool explain_ = false;  // the misses
+  std::vector<std::pair<std::string, const char*>> damage_;
+  std::optional<Error> error_;
+};
+
+TokenView Engine::view_of(const Found& found, const std::shared_ptr<const void>& owner) {
+  const record::Record& record = *found.record;
+  const std::size_t length = found.served ? found.served->second : record.ids.size();
+  return tokcask::view_of(record.ids.first(length),
+                          record.mask.empty() ? record.mask : record.mask.first(length), owner);
+}
+
+std::uint64_t Engine::access_stamp() noexcept {
+  const std::uint64_t now = os::now_ns();
+  return now > access_->newest_stamp() ? now : access_->next_stamp();
 }
 
 std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
   run.note(key);
-  if (auto view = pending_view(key, run)) {
-    ++run.hits;
-    return view;
-  }
-  try {
-    std::shared_ptr<Snapshot> snapshot = this->snapshot();
-    Found found;
-    {
-      const std::lock_guard lock(read_mutex_);
-      const lmdb::ReadTransaction& transaction = snapshot->transaction();
-      const auto value = transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes());
-      // check() reads the end of the record, look_up() its header: so both waits for memory are one.
-      if (value && !value->empty()) __builtin_prefetch(&value->back());
-      found = look_up(transaction, value, key, run.options.verify);
+  LookUp look_up(*this, run, true);
+  std::optional<TokenView> view = look_up.pending(key);
+  if (!view) {
+    try {
+      look_up.begin();
+      view = look_up.settle(key, look_up.seek(key));
+    } catch (const Error& error) {
+      look_up.fail(error);
     }
-    check({&found, 1}, run.options.verify);
-    if (found.record) {
-      const std::uint64_t stamp = access_->next_stamp();
-      run.used(stamp);
-      if (!run.options.observe) access_->touch(found.record->header.slot, stamp);
-      ++run.hits;
-      return view_of(found, std::move(snapshot));
-    }
-  } catch (const Error&) {
-    // Told of below.
   }
-  // What is not there, or damaged, or has to be derived, is the work of look_up_many() alone.
-  std::optional<TokenView> view;
-  look_up_many({&key, 1}, true, run, [&](std::size_t, TokenView found) { view = std::move(found); });
+  look_up.end(1);
   return view;
 }
 
@@ -204,97 +221,54 @@ std::vector<bool> Engine::contains_many(std::span<const CacheKey> keys, Run& run
   return found;
 }
 
-TokenView Engine::view_of(const Found& found, std::shared_ptr<const void> owner) {
-  const record::Record& record = *found.record;
-  const std::size_t length = found.served ? found.served->second : record.ids.size();
-  return tokcask::view_of(record.ids.first(length),
-                          record.mask.empty() ? record.mask : record.mask.first(length), std::move(owner));
-}
-
-Engine::Found Engine::derive(const lmdb::ReadTransaction& transaction, Relatives& relatives,
-                             const CacheKey& key, const Options& options, Missing& missing) {
-  const std::vector<Relatives::Relative> others = relatives.of(key);
-  if (const auto server = options.derive_lengths ? relatives.server_of(key, others) : std::nullopt) {
-    Found found = look_up(transaction, server->value, server->key, options.verify);
-    if (found.record || found.damage != nullptr) {
-      found.served.emplace(server->key, server->length);
-      missing.reason = MissReason::kDamaged;
-      return found;
-    }
-  }
-  missing = why_missing(transaction, key, others);
-  return {};
-}
-
 void Engine::look_up_many(std::span<const CacheKey> keys, bool with_tokens, Run& run, const Hit& hit) {
-  std::size_t hits = 0;
-  std::size_t derived = 0;
-  for (const CacheKey& key : keys) run.note(key);
-  // In key order, neighbours share pages.
+  LookUp look_up(*this, run, with_tokens);
   std::vector<std::size_t> order;
   order.reserve(keys.size());
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    // Before the snapshot is taken: what is committed meanwhile is in one of the two.
-    if (auto view = pending_view(keys[i], run)) {
-      ++hits;
+    run.note(keys[i]);
+    if (auto view = look_up.pending(keys[i])) {
       hit(i, *std::move(view));
     } else {
       order.push_back(i);
     }
   }
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });
-
-  try {
-    const std::shared_ptr<Snapshot> snapshot = order.empty() ? nullptr : this->snapshot();
-    std::vector<Found> found(order.size());
-    std::map<std::size_t, Missing> missing;  // by index of `found`; of what is damaged nothing
-    if (snapshot) {
-      const std::lock_guard lock(read_mutex_);
-      const lmdb::ReadTransaction& transaction = snapshot->transaction();
-      const lmdb::Cursor cursor(transaction, Table::kRecords);
-      std::optional<Relatives> relatives;  // made for the first miss
+  if (!order.empty()) {
+    // In key order, neighbours share pages.
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });
+    try {
+      look_up.begin();
+      // All descents first: the waits for the records' first lines overlap.
+      std::vector<Sought> sought(order.size());
       for (std::size_t i = 0; i < order.size(); ++i) {
-        const CacheKey& key = keys[order[i]];
-        found[i] = look_up(transaction, cursor.find(record::PaddedKey(key.canonical()).bytes()), key,
-                           run.options.verify);
-        if (found[i].record || found[i].damage != nullptr) continue;
-        if (!relatives) relatives.emplace(transaction, declared_);
-        Missing why;
-        found[i] = derive(transaction, *relatives, key, run.options, why);
-        if (!found[i].record) missing.emplace(i, std::move(why));
+        sought[i] = look_up.seek(keys[order[i]]);
+        if (sought[i].value) __builtin_prefetch(sought[i].value->data());
       }
-    }
-    // Who only asks what is there has the records read as well where one is known to be damaged.
-    if (with_tokens || access_->damage_known()) check(found, run.options.verify);
-    const std::uint64_t stamp = access_->next_stamp();
-    run.used(stamp);
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      const Found& f = found[i];
-      const CacheKey& key = keys[order[i]];
-      if (f.damage != nullptr) report_damage((f.served ? f.served->first : key).canonical(), f.damage);
-      if (!f.record) {
-        const auto why = missing.find(i);
-        run.missed.add(why == missing.end() ? MissReason::kDamaged : why->second.reason, key,
-                       why == missing.end() ? std::string_view() : why->second.other_tokenizer);
-        continue;
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        if (auto view = look_up.settle(keys[order[i]], sought[i])) hit(order[i], *std::move(view));
       }
-      if (!run.options.observe) access_->touch(f.record->header.slot, stamp);
-      ++hits;
-      if (f.served) ++derived;
-      hit(order[i], view_of(f, snapshot));
+    } catch (const Error& error) {
+      look_up.fail(error);
     }
-  } catch (const Error& error) {
-    report_read_error(error);
   }
-  if (hits > 0) run.hits += hits;
-  if (derived > 0) run.derived += derived;
-  if (hits < keys.size()) run.misses += keys.size() - hits;
+  look_up.end(keys.size());
 }
+
+bool Engine::raise_last_access(const CacheKey& key, std::uint64_t last_access_ns) {
+  const Reading reading = read();
+  const Found found = look_up(reading.transaction(), seek(reading.records(), key).value, key);
+  if (!found.record) return false;
+  access_->touch(found.record->header.slot, std::min(last_access_ns, access_->next_stamp()));
+  committer_.note_raised();
+  return true;
+}
+
+// ---- Messages ----
 
 void Engine::report_damage(std::string_view key, const char* reason) {
   access_->note_damage(true);
   {
-    const std::lock_guard lock(message_mutex_);
+    const std::lock_guard lock(told_mutex_);
     if (damage_told_.size() >= kMostDamageTold || !damage_told_.insert(record::hash_key(key)).second) return;
   }
   message(Severity::kWarning,
@@ -304,141 +278,8 @@ void Engine::report_damage(std::string_view key, const char* reason) {
 }
 
 void Engine::report_read_error(const Error& error) {
-  {
-    const std::lock_guard lock(message_mutex_);
-    if (std::exchange(read_error_told_, true)) return;
-  }
+  if (read_error_told_.exchange(true)) return;
   message(Severity::kWarning, fmt::format("{}; what cannot be read counts as a miss", error.what()));
-}
-
-// ---- Rows ----
-
-std::optional<std::vector<std::byte>> Engine::meta_row(const MetaKey& key) {
-  const std::shared_ptr<Snapshot> snapshot = this->snapshot();
-  const std::lock_guard lock(read_mutex_);
-  const auto value = snapshot->transaction().get(Table::kMeta, key.bytes());
-  if (!value) return std::nullopt;
-  return std::vector(value->begin(), value->end());
-}
-
-std::optional<SourceDirectory> Engine::source_directory(std::string_view path) {
-  {
-    const std::lock_guard lock(pending_mutex_);
-    for (const Batch* batch : {&active_, &committing_, &moved_}) {
-      if (const auto found = batch->directories.find(path); found != batch->directories.end())
-        return found->second;
-    }
-  }
-  const auto row = meta_row(MetaKey::of_path(Tag::kDirectory, path));
-  return row ? rows::decode_directory(path, *row) : std::nullopt;
-}
-
-std::optional<std::string> Engine::tokenizer_of_file(std::string_view path, const FileIdentity& identity) {
-  {
-    const std::lock_guard lock(pending_mutex_);
-    for (const Batch* batch : {&active_, &committing_, &moved_}) {
-      const auto found = batch->tokenizer_files.find(path);
-      if (found == batch->tokenizer_files.end()) continue;
-      return found->second.identity == identity ? std::optional(found->second.sha) : std::nullopt;
-    }
-  }
-  const auto row = meta_row(MetaKey::of_path(Tag::kTokenizerFile, path));
-  return row ? rows::decode_tokenizer_file(path, identity, *row) : std::nullopt;
-}
-
-Stats Engine::stats(const Run& run) {
-  Stats stats;
-  const auto stored = meta_row(MetaKey(Tag::kStore, 0));
-  const auto store = stored ? rows::read_row<rows::StoreRow>(*stored) : std::nullopt;
-  if (!store)
-    throw Error(Errc::kDamaged, fmt::format("{}: the store row is gone; run verify", root_.string()));
-  stats.entry_count = store->entry_count;
-  stats.total_bytes = store->total_bytes;
-  stats.payload_bytes = store->payload_bytes;
-  stats.file_bytes = environment_->file_bytes();
-  stats.max_bytes = budget_of(*store, run.options.max_bytes);
-  stats.last_max_bytes = store->max_bytes;
-  stats.tokenizer_sha =
-      std::string(store->tokenizer_sha, strnlen(store->tokenizer_sha, sizeof store->tokenizer_sha));
-  {
-    const std::lock_guard lock(pending_mutex_);
-    for (const Batch* batch : {&active_, &committing_}) {
-      stats.entry_count += batch->new_entries;
-      stats.total_bytes += batch->new_bytes;
-      stats.pending += batch->puts.size();
-    }
-    if (active_.tokenizer_sha) stats.tokenizer_sha = *active_.tokenizer_sha;
-  }
-  stats.not_taken = run.not_taken;
-  stats.run = run.figures();
-  stats.last_run = last_run(store->last_run_id);
-  return stats;
-}
-
-// ---- Runs ----
-
-RunFigures Engine::figures_of(const rows::RunRow& row) const {
-  RunFigures run;
-  run.run_id = row.run_id;
-  run.started_ns = row.started_ns;
-  run.ended_ns = row.ended_ns;
-  run.last_active_ns = row.last_active_ns;
-  run.hits = row.hits;
-  run.derived = row.derived;
-  run.misses = row.misses;
-  run.puts = row.puts;
-  run.declined = row.declined;
-  run.evicted = row.evicted;
-  run.tokenize_seconds = row.tokenize_seconds;
-  run.bytes_after = row.bytes_after;
-  run.tokenizer_sha.assign(row.tokenizer_sha, strnlen(row.tokenizer_sha, sizeof row.tokenizer_sha));
-  run.sequence_len = row.sequence_len;
-  run.several_tokenizers = (row.flags & rows::RunRow::kSeveralTokenizers) != 0;
-  if (row.ended_ns != 0) {
-    run.state = (row.flags & rows::RunRow::kKilled) != 0 ? RunState::kKilled : RunState::kEnded;
-  } else if (access_->why_private().empty()) {
-    // A run that is alive is in the table. This one is not there any more, or the table was lost.
-    run.state = RunState::kKilled;
-    run.ended_ns = std::max(row.last_active_ns, row.started_ns);
-  }
-  return run;
-}
-
-RunFigures Engine::last_run(std::uint64_t last_stored) {
-  RunFigures last;
-  for (shm::RunTable::Entry& entry : access_->runs().entries()) {
-    if (entry.activity != 0 && entry.figures.run_id >= std::max(last.run_id, last_stored)) {
-      last = std::move(entry.figures);
-    }
-  }
-  if (last.run_id != 0 || last_stored == 0) return last;
-  const auto value = meta_row(MetaKey(Tag::kRun, last_stored));
-  const auto row = value ? rows::read_row<rows::RunRow>(*value) : std::nullopt;
-  return row ? figures_of(*row) : last;
-}
-
-std::vector<RunFigures> Engine::runs() {
-  access_->runs().sweep();
-  std::vector<RunFigures> runs;
-  for (shm::RunTable::Entry& entry : access_->runs().entries()) {
-    if (entry.activity != 0) runs.push_back(std::move(entry.figures));
-  }
-  const auto known = [&](const rows::RunRow& row) {
-    return std::any_of(runs.begin(), runs.end(), [&](const RunFigures& run) {
-      return run.run_id == row.run_id && run.started_ns == row.started_ns;
-    });
-  };
-  {
-    const std::shared_ptr<Snapshot> snapshot = this->snapshot();
-    const std::lock_guard lock(read_mutex_);
-    for (const rows::RunRow& row : read_runs(snapshot->transaction())) {
-      if (!known(row)) runs.push_back(figures_of(row));
-    }
-  }
-  std::stable_sort(runs.begin(), runs.end(),
-                   [](const RunFigures& a, const RunFigures& b) { return a.run_id > b.run_id; });
-  if (runs.size() > rows::kRunsKept) runs.resize(rows::kRunsKept);
-  return runs;
 }
 
 }  // namespace tokcask

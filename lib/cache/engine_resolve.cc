@@ -62,46 +62,23 @@ Location locate(const lmdb::ReadTransaction& transaction, const record::KeyList&
 
 }  // namespace
 
-const std::byte* Engine::entry_chunk(const Snapshot& snapshot, std::uint64_t number) {
-  const std::lock_guard lock(read_mutex_);
-  const auto chunk = snapshot.transaction().get(Table::kMeta, MetaKey(Tag::kEntries, number).bytes());
-  return chunk && chunk->size() == sizeof(rows::EntryChunk) ? chunk->data() : nullptr;
-}
-
-std::optional<rows::EntryRow> Engine::entry_row(const Snapshot& snapshot, std::uint32_t slot) {
-  const std::byte* const chunk = entry_chunk(snapshot, slot / rows::kEntriesPerChunk);
-  if (chunk == nullptr) return std::nullopt;
-  rows::EntryRow row;
-  std::memcpy(&row, chunk + slot % rows::kEntriesPerChunk * sizeof row, sizeof row);
-  return row;
-}
-
-std::optional<std::size_t> Engine::serves(const Snapshot& snapshot, const CacheKey& key,
+std::optional<std::size_t> Engine::serves(const lmdb::ReadTransaction& transaction, const CacheKey& key,
                                           std::uint32_t stored_len, std::size_t length) {
   const auto stored = static_cast<std::int32_t>(stored_len);
   if (stored == key.sequence_len()) return std::nullopt;
-  const std::lock_guard lock(read_mutex_);
-  const TokenizerTraits traits = Relatives(snapshot.transaction(), declared_).traits_of(key.tokenizer_sha());
+  const TokenizerTraits traits = Relatives(transaction, declared()).traits_of(key.tokenizer_sha());
   return tokcask::serves(traits, stored, length, key.sequence_len());
-}
-
-std::uint32_t Engine::slot_count(const Snapshot& snapshot) {
-  const std::lock_guard lock(read_mutex_);
-  return read_store_row(snapshot.transaction()).slot_count;
 }
 
 Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
   Resolution resolution;
   resolution.places.resize(keys.size());
-  // One of its own: a snapshot that is shared is used under a lock, and this takes a while.
+  // One of its own: this takes a while, and other calls of this thread's place shall not wait.
   const lmdb::ReadTransaction transaction(*environment_);
   resolution.txnid = transaction.id();
   resolution.data_mtime_ns = environment_->modified_ns();
   std::optional<Relatives> relatives;
-  if (derive_lengths) {
-    const std::lock_guard lock(read_mutex_);
-    relatives.emplace(transaction, declared_);
-  }
+  if (derive_lengths) relatives.emplace(transaction, declared());
   Location location =
       locate(transaction, keys, relatives ? &*relatives : nullptr, environment_->page_bytes());
   std::vector<Located>& located = location.located;
@@ -147,7 +124,7 @@ Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
       continue;
     }
     // Without a map the offset is not used; see Prepared.
-    const auto offset = map() == nullptr ? 0 : static_cast<std::uint64_t>(at.value.data() - map());
+    const auto offset = environment_->map() == nullptr ? 0 : static_cast<std::uint64_t>(at.value.data() - environment_->map());
     const std::uint64_t flags = (at.is_inline ? shm::Place::kInline : 0) |
                                 ((header.flags & record::kFlagMask) != 0 ? shm::Place::kMask : 0) |
                                 (server != nullptr ? shm::Place::kDerived : 0);

@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
-#include <exception>
 #include <new>
+#include <thread>
 #include <utility>
 
 #include <tokcask/impl_ptr.h>
@@ -17,6 +18,65 @@ namespace tokcask {
 void detail::throw_moved_from() {
   throw Error(Errc::kClosed, "this handle was moved from; use the one that it was moved to");
 }
+
+// ---- Calls ----
+
+thread_local const Handle::Lease* Handle::Lease::newest_ = nullptr;
+
+Handle::Lease::Lease(Handle& handle) : open_(handle.own()), outer_(newest_) {
+  count_ = &open_->calls[thread_number() % Open::kPlaces].count;
+  for (Patience patience;;) {
+    if (open_->closed) throw handle.closed_error();
+    count_->fetch_add(1);
+    // A call within another one must not wait for who waits for that.
+    if ((!open_->stopped.load() && !open_->closed) || is_nested()) break;
+    count_->fetch_sub(1);
+    patience.check();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  newest_ = this;
+}
+
+Handle::Lease::~Lease() {
+  newest_ = outer_;
+  count_->fetch_sub(1);
+}
+
+bool Handle::Lease::is_nested() const noexcept {
+  for (const Lease* lease = outer_; lease != nullptr; lease = lease->outer_) {
+    if (lease->open_ == open_) return true;
+  }
+  return false;
+}
+
+// While one lives, no call is under way.
+class Handle::Stop {
+ public:
+  explicit Stop(Open& open) : open_(&open), lock_(lock_patiently(open.stopping)) {
+    open_->stopped.store(true);
+    try {
+      for (Patience patience; !nothing_under_way(); patience.check())
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    } catch (...) {
+      open_->stopped.store(false);
+      throw;
+    }
+  }
+  ~Stop() { open_->stopped.store(false); }
+  Stop(const Stop&) = delete;
+  Stop& operator=(const Stop&) = delete;
+
+ private:
+  [[nodiscard]] bool nothing_under_way() const noexcept {
+    return std::all_of(open_->calls.begin(), open_->calls.end(),
+                       [](const Open::Calls& calls) { return calls.count.load() == 0; });
+  }
+
+  Open* open_;
+  std::unique_lock<std::mutex> lock_;
+};
+
+// ---- Opening and closing ----
 
 Handle::Handle(std::filesystem::path root, Options options, bool of_process)
     : root_(std::move(root)), options_(std::move(options)), of_process_(of_process) {
@@ -44,76 +104,91 @@ void Handle::warn(const std::exception& error) const noexcept {
   }
 }
 
-Handle::Lease Handle::lease(Use use) {
-  Open* open = open_.load(std::memory_order_acquire);
-  if (open->generation != fork_generation() && !open->closed) open = reopen(open);
-  // One that a parent had closed is not locked by anybody any more, or for ever by a thread that is not here.
-  if (open->closed) throw closed_error();
-  Lease lease(std::shared_lock(open->mutex), open);
-  {
-    const std::lock_guard lock(open->engine_mutex);
-    lease.engine_ = open->engine;
-  }
-  if (!lease.engine_) throw closed_error();
-  if (lease->replaced()) {
-    lease.engine_ = move_on(*open, std::move(lease.engine_), use);
-  }
-  return lease;
-}
-
 Error Handle::closed_error() const {
   return {Errc::kClosed, fmt::format("{}: the cache is closed", root_.string())};
-}
-
-Error Handle::moving_error() const {
-  return {Errc::kIo,
-          fmt::format("{}: other processes replace its file as fast as it is opened", root_.string())};
 }
 
 void Handle::require_writable() const {
   if (options_.read_only) throw Error(Errc::kReadOnly, fmt::format("{}: opened read-only", root_.string()));
 }
 
-Handle::Lease Handle::writing_lease(bool to_new) {
-  require_writable();
-  return lease(to_new ? Use::kWriteToNew : Use::kWrite);
+Handle::Open* Handle::own() {
+  Open* const open = open_.load(std::memory_order_acquire);
+  return open->generation == fork_generation() || open->closed ? open : reopen(open);
 }
 
-std::shared_ptr<Engine> Handle::move_on(Open& open, std::shared_ptr<Engine> engine, Use use) const {
-  const bool wait = use != Use::kRead || engine->outdated();
-  constexpr std::chrono::seconds kRetry{1};
-  const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch(); };
-  std::unique_lock moving(open.moving, std::defer_lock);
-  if (wait) {
-    moving = lock_patiently(open.moving);
-  } else if (!moving.try_lock()) {
+std::unique_ptr<Handle::Open> Handle::start(const Open* inherited) const {
+  auto open = std::make_unique<Open>();
+  open->engine =
+      inherited == nullptr ? open_within_budget() : Engine::open(root_, options_, &inherited->file);
+  Engine::RunChoice choice{.run = std::nullopt, .of_process = of_process_};
+  if (inherited != nullptr) choice.run = inherited->ref;
+  open->run = open->engine->begin_run(options_, choice);
+  open->file = open->engine->file_id();
+  open->ref = open->run->ref();
+  return open;
+}
+
+// In the child, by the first of its threads to come here. The parent has walked the pages of the file and
+// goes on trusting them, so the child need not walk the same file again. The child belongs to the parent's
+// run.
+Handle::Open* Handle::reopen(Open* inherited) {
+  auto fresh = start(inherited);
+  Open* expected = inherited;
+  if (open_.compare_exchange_strong(expected, fresh.get())) return fresh.release();
+  end_run(*fresh->engine, fresh->run);
+  return expected;
+}
+
+// A file that is larger than a budget that was given is made to fit it, or is an error. Not for who joins a
+// run: others may have made the file larger since that was opened, and none of its members is worth less for
+// it.
+std::shared_ptr<Engine> Handle::open_within_budget() const {
+  std::shared_ptr<Engine> engine = Engine::open(root_, options_);
+  if (options_.read_only || !options_.max_bytes || options_.run_id != 0 ||
+      engine->environment().file_bytes() <= *options_.max_bytes) {
     return engine;
   }
+  Writer::Lowered lowered;
   {
-    const std::lock_guard lock(open.engine_mutex);
-    if (open.engine != engine) return open.engine;  // another call was faster
+    [[maybe_unused]] const auto others = engine->require_alone(0);
+    lowered = engine->committer().lower(*options_.max_bytes, options_.shrink, options_.lock_timeout);
   }
-  const bool must = use == Use::kWriteToNew || engine->handed_over();
-  if (now().count() < open.retry && !must) return engine;
-  for (int attempt = 0; attempt < kMostMoves; ++attempt) {
-    std::shared_ptr<Engine> next;
+  if (lowered.bytes_after < lowered.bytes_before) {
+    say(options_.on_message, Severity::kWarning,
+        fmt::format("{}: made smaller for a budget of {} bytes: from {} to {} bytes, {} entries removed{}",
+                    (root_ / "data.mdb").string(), *options_.max_bytes, lowered.bytes_before,
+                    lowered.bytes_after, lowered.removed,
+                    lowered.fits ? "" : "; what is left besides entries is larger than that"));
+  }
+  const auto made = engine->committer().new_file();
+  return made ? Engine::open(root_, options_, &*made) : engine;
+}
+
+void Handle::alone(const std::function<void(Engine&)>& act) {
+  require_writable();
+  Open& open = *own();
+  const Stop stop(open);
+  if (open.closed) throw closed_error();
+  std::optional<FileId> made;
+  std::exception_ptr failure;
+  {
+    [[maybe_unused]] const auto others = open.engine->require_alone(1);
     try {
-      next = Engine::open(root_, options_, engine->made());
+      act(*open.engine);
     } catch (const std::exception&) {
-      // What is there cannot be used now. The old file still serves, unless it has what was removed, and
-      // commits say what is wrong.
-      if (must) throw;
-      open.retry = std::chrono::nanoseconds(now() + kRetry).count();
-      return engine;
+      failure = std::current_exception();  // after the new file was put in place, perhaps
     }
-    if (next == engine) return engine;
-    if (engine->hand_over(*next, open.run, wait)) {
-      const std::lock_guard lock(open.engine_mutex);
-      return open.engine = std::move(next);
-    }
-    if (!wait) return engine;
+    made = open.engine->committer().new_file();
   }
-  throw moving_error();
+  if (made) {
+    std::shared_ptr<Engine> next = Engine::open(root_, options_, &*made);
+    next->adopt(open.run);
+    open.engine->forget(open.run);
+    open.file = *made;
+    open.engine = std::move(next);
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 void Handle::close() {
@@ -130,77 +205,21 @@ void Handle::close() {
   std::shared_ptr<Engine> engine;
   std::shared_ptr<Run> run;
   {
-    const std::unique_lock lock(open->mutex);
+    const Stop stop(*open);
     engine = std::move(open->engine);
     run = std::move(open->run);
     open->closed = true;
   }
-  if (engine) end_run(std::move(engine), run);
+  if (engine) end_run(*engine, run);
 }
 
-void Handle::end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>& run) const {
+void Handle::end_run(Engine& engine, const std::shared_ptr<Run>& run) {
   try {
-    for (int attempt = 0; attempt < kMostMoves; ++attempt) {
-      try {
-        return engine->end_run(run);
-      } catch (const Replaced&) {
-        std::shared_ptr<Engine> next = Engine::open(root_, options_, engine->made());
-        if (engine->hand_over(*next, run, true)) engine = std::move(next);
-      }
-    }
-    throw moving_error();
+    engine.end_run(run);
   } catch (const std::exception&) {
-    engine->leave(run);
+    engine.leave(run);
     throw;
   }
-}
-
-// A file that is larger than a budget that was given is made to fit it, or is an error. Not for who joins a
-// run: others may have made the file larger since that was opened, and none of its members is worth less for
-// it.
-std::shared_ptr<Engine> Handle::open_within_budget() const {
-  std::shared_ptr<Engine> engine = Engine::open(root_, options_);
-  if (options_.read_only || !options_.max_bytes || options_.run_id != 0) return engine;
-  for (int attempt = 0; attempt < kMostMoves && engine->file_bytes() > *options_.max_bytes; ++attempt) {
-    Writer::Lowered lowered;
-    try {
-      lowered = engine->lower(*options_.max_bytes, options_.shrink, options_.lock_timeout);
-    } catch (const Replaced&) {
-    }
-    if (lowered.bytes_after < lowered.bytes_before) {
-      say(options_.on_message, Severity::kWarning,
-          fmt::format("{}: made smaller for a budget of {} bytes: from {} to {} bytes, {} entries removed{}",
-                      (root_ / "data.mdb").string(), *options_.max_bytes, lowered.bytes_before,
-                      lowered.bytes_after, lowered.removed,
-                      lowered.fits ? "" : "; what is left besides entries is larger than that"));
-    }
-    engine = Engine::open(root_, options_, engine->made());
-    if (!lowered.fits) break;
-  }
-  return engine;
-}
-
-std::unique_ptr<Handle::Open> Handle::start(const Open* inherited) const {
-  auto open = std::make_unique<Open>();
-  open->engine =
-      inherited == nullptr ? open_within_budget() : Engine::open(root_, options_, &inherited->file);
-  Engine::RunChoice choice{.run = std::nullopt, .of_process = of_process_};
-  if (inherited != nullptr) choice.run = inherited->ref;
-  open->run = open->engine->begin_run(options_, choice);
-  open->file = open->engine->file_id();
-  open->ref = open->run->ref();
-  return open;
-}
-
-// In the child, by the first of its threads to come here. The parent has walked the pages of the file and
-// goes on trusting them, so the child need not walk the same file again: that takes 150 ms for a million
-// records. The child belongs to the parent's run.
-Handle::Open* Handle::reopen(Open* inherited) {
-  auto fresh = start(inherited);
-  Open* expected = inherited;
-  if (open_.compare_exchange_strong(expected, fresh.get())) return fresh.release();
-  end_run(fresh->engine, fresh->run);
-  return expected;
 }
 
 }  // namespace tokcask

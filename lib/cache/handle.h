@@ -4,20 +4,19 @@
 // release it: LMDB's reader table and its mutexes are shared with the parent, and threads of the parent that
 // the child does not have may have held locks at the moment of the fork. So it is left as it is, for ever.
 //
-// When the store's file was replaced by a new one, the next call moves to the engine of that: the run goes
-// along, and so do pending puts. A call that reads does not wait for that; it goes on with the old file while
-// a commit or another call is at it, unless this process has removed entries by making the new file.
+// Calls do not wait for each other. What closes a handle, or has the store alone, waits until no call is
+// under way, and new calls wait until it is done.
 #pragma once
 
+#include <array>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <utility>
 
 #include <tokcask/error.h>
@@ -31,35 +30,46 @@ namespace tokcask {
 // Threads: all members may be called concurrently, but for the destructor.
 class Handle {
  private:
-  // What a process has open. Calls hold the mutex shared, close() holds it alone.
+  // What a process has open.
   struct Open {
-    std::shared_mutex mutex;
+    // Calls under way, by thread, so that threads do not share a cache line. A call counts itself before it
+    // looks at `stopped`, and who stops calls sets that before it looks at the counts: one sees the other.
+    struct alignas(64) Calls {
+      std::atomic<std::uint32_t> count{0};
+    };
+    static constexpr std::size_t kPlaces = 64;
+    std::array<Calls, kPlaces> calls;
+    std::atomic<bool> stopped{false};
+    std::mutex stopping;  // held while `stopped` is set
     const unsigned generation = fork_generation();
-    std::mutex engine_mutex;         // held for the time of copying the pointer
-    std::shared_ptr<Engine> engine;  // empty once closed
+    std::shared_ptr<Engine> engine;  // changes while calls are stopped alone; empty once closed
     std::shared_ptr<Run> run;
-    std::mutex moving;                   // held by the one call that moves to another engine
-    std::atomic<std::int64_t> retry{0};  // not before, on the steady clock, after that failed
     // What a child may read of its parent's.
-    FileId file{};                   // not changed after the open
-    std::optional<shm::RunRef> ref;  // of the run; not changed after the open
+    FileId file{};
+    std::optional<shm::RunRef> ref;  // of the run
     std::atomic<bool> closed{false};
   };
 
  public:
-  // An open engine that close() waits for.
+  // One call, which keeps the engine open. Lives on the stack of the thread that calls.
   class Lease {
    public:
-    Engine* operator->() const { return engine_.get(); }
-    Engine& operator*() const { return *engine_; }
+    // Throws Error(kClosed) after close(), and in a child what opening the store throws.
+    explicit Lease(Handle& handle);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    Engine* operator->() const { return open_->engine.get(); }
+    Engine& operator*() const { return *open_->engine; }
     [[nodiscard]] const std::shared_ptr<Run>& run() const { return open_->run; }
 
    private:
-    friend class Handle;
-    Lease(std::shared_lock<std::shared_mutex> lock, Open* open) : lock_(std::move(lock)), open_(open) {}
-    std::shared_lock<std::shared_mutex> lock_;
+    [[nodiscard]] bool is_nested() const noexcept;
+    static thread_local const Lease* newest_;
+
     Open* open_;
-    std::shared_ptr<Engine> engine_;
+    std::atomic<std::uint32_t>* count_;
+    const Lease* outer_;  // of the same thread: somebody who is told a message makes a call
   };
 
   // Opens the store; see Engine::open() for what it throws. `of_process`: it joins a run of this process, if
@@ -70,56 +80,35 @@ class Handle {
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
 
-  // Throws Error(kClosed) after close(), and in a child what opening the store throws.
-  [[nodiscard]] Lease lease() { return lease(Use::kRead); }
-  // Has `act` write, given an engine and the run: in the engine of the file that data.mdb is. It is tried
-  // again when it throws Replaced. Throws Error(kReadOnly) too.
-  template <typename Act>
-  auto write(const Act& act) {
-    const auto began = std::chrono::steady_clock::now();
-    for (int attempt = 0;
-         attempt < kMostMoves || std::chrono::steady_clock::now() - began < options_.lock_timeout;
-         ++attempt) {
-      // Once it is known that the old file is no place to write to, the new one must open.
-      const Lease lease = writing_lease(attempt > 0);
-      try {
-        return act(*lease, lease.run());
-      } catch (const Replaced&) {
-        lease->note_replaced();
-      }
-    }
-    throw moving_error();
-  }
-
-  // As lease(), for an act that writes but must not wait for a commit.
-  [[nodiscard]] Lease try_lease() {
+  [[nodiscard]] Lease lease() { return Lease(*this); }
+  // For a call that writes. Throws Error(kReadOnly) too.
+  [[nodiscard]] Lease writing_lease() {
     require_writable();
-    return lease(Use::kRead);
+    return Lease(*this);
   }
+  // Has `act` run while no other call of this handle is under way and nobody else has the store open. When
+  // `act` has put a new data file in place, the handle goes on with that; views of the old one stay. Throws
+  // Error(kBusy) that names who has it open.
+  void alone(const std::function<void(Engine&)>& act);
 
-  // Waits for the leases of other threads. Idempotent. Throws what the last commit throws, when all is
-  // closed.
+  // Waits for the calls of other threads. Idempotent. Throws what the last commit throws, when all is closed.
   void close();
 
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
   [[nodiscard]] const Options& options() const noexcept { return options_; }
 
  private:
-  static constexpr int kMostMoves = 64;
+  class Stop;
 
   [[nodiscard]] std::unique_ptr<Open> start(const Open* inherited) const;
   [[nodiscard]] std::shared_ptr<Engine> open_within_budget() const;
+  // What this process has open.
+  [[nodiscard]] Open* own();
   Open* reopen(Open* inherited);
-  enum class Use { kRead, kWrite, kWriteToNew };
-  [[nodiscard]] Lease lease(Use use);
   void require_writable() const;
-  [[nodiscard]] Lease writing_lease(bool to_new);
-  // The engine to use instead of one that is replaced: that of the new file, or the same one for now.
-  [[nodiscard]] std::shared_ptr<Engine> move_on(Open& open, std::shared_ptr<Engine> engine, Use use) const;
-  void end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>& run) const;
+  static void end_run(Engine& engine, const std::shared_ptr<Run>& run);
   void warn(const std::exception& error) const noexcept;
   [[nodiscard]] Error closed_error() const;
-  [[nodiscard]] Error moving_error() const;
 
   const std::filesystem::path root_;
   const Options options_;

@@ -65,7 +65,8 @@ void History::refresh(const lmdb::ReadTransaction& transaction, const rows::Stor
 }
 
 std::optional<rows::HistoryRow> History::find(const lmdb::ReadTransaction& transaction,
-                                              const rows::StoreRow& store, std::uint64_t key_hash) {
+                                              const rows::StoreRow& store, std::uint64_t key_hash,
+                                              std::uint64_t until_ns) {
   refresh(transaction, store);
   std::optional<rows::HistoryRow> newest;
   for (auto place = std::lower_bound(places_.begin(), places_.end(), Place{upper_half(key_hash), 0});
@@ -73,7 +74,7 @@ std::optional<rows::HistoryRow> History::find(const lmdb::ReadTransaction& trans
     const auto chunk = chunk_of(transaction, place->at);
     if (!chunk) continue;
     const rows::HistoryRow& row = (*chunk)[place->at % rows::kHistoryPerChunk];
-    if (row.key_hash == key_hash && (!newest || row.when_ns > newest->when_ns)) newest = row;
+    if (row.key_hash == key_hash && row.when_ns <= until_ns && (!newest || row.when_ns > newest->when_ns)) newest = row;
   }
   return newest;
 }

@@ -24,9 +24,10 @@ inline constexpr std::uint64_t kMostHistory = std::uint64_t{1} << 20;
 // Threads: one at a time.
 class History {
  public:
-  // The newest row of a key (by hash, see record::hash_key) as the snapshot has it, or nothing.
+  // The newest row of a key (by hash, see record::hash_key) as the snapshot has it, of what happened not
+  // later than `until_ns`; or nothing.
   std::optional<rows::HistoryRow> find(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
-                                       std::uint64_t key_hash);
+                                       std::uint64_t key_hash, std::uint64_t until_ns = ~std::uint64_t{0});
 
  private:
   struct Place {

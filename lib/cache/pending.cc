@@ -32,7 +32,7 @@ void Batch::count(const CacheKey& key, const PendingPut& put, std::size_t page_b
   const std::size_t size = put.tokens.record_bytes();
   bytes += sign * size;
   if (put.dated) dated += sign;
-  if (!put.is_new) return;
+  if (!put.is_new.value_or(false)) return;
   new_entries += sign;
   new_bytes += sign * occupied_bytes(key.canonical().size(), size, page_bytes);
 }
@@ -45,14 +45,27 @@ void Batch::add(CacheKey key, PendingPut put, std::size_t page_bytes) {
     count(key, existing->second, page_bytes, true);
     return;
   }
+  not_asked_.reserve(not_asked_.size() + 1);
   const auto added = puts.emplace(std::move(key), std::move(put)).first;
+  not_asked_.push_back(&*added);
   count(added->first, added->second, page_bytes, true);
+}
+
+void Batch::find_new(std::size_t page_bytes, const std::function<bool(const CacheKey&)>& is_new) {
+  for (auto* const item : not_asked_) {
+    auto& [key, put] = *item;
+    count(key, put, page_bytes, false);
+    put.is_new = is_new(key);
+    count(key, put, page_bytes, true);
+  }
+  not_asked_.clear();
 }
 
 void Batch::remove(const CacheKey& key, std::size_t page_bytes) {
   const auto found = puts.find(key);
   if (found == puts.end()) return;
   count(key, found->second, page_bytes, false);
+  std::erase(not_asked_, &*found);
   puts.erase(found);
 }
 
@@ -63,9 +76,12 @@ void Batch::absorb(Batch& older, std::size_t page_bytes) {
   }
   // What may throw comes first: nodes that change hands need no memory.
   puts.reserve(puts.size() + older.puts.size());
+  not_asked_.reserve(puts.size() + older.puts.size());
   while (!older.puts.empty()) {
     const auto inserted = puts.insert(older.puts.extract(older.puts.begin()));
-    if (inserted.inserted) count(inserted.position->first, inserted.position->second, page_bytes, true);
+    if (!inserted.inserted) continue;
+    count(inserted.position->first, inserted.position->second, page_bytes, true);
+    if (!inserted.position->second.is_new) not_asked_.push_back(&*inserted.position);
   }
   directories.merge(older.directories);
   tokenizer_files.merge(older.tokenizer_files);

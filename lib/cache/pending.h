@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -43,8 +44,9 @@ struct PendingPut {
   std::shared_ptr<Run> run;
   std::uint64_t stamp = 0;  // its last access
   std::uint64_t created_ns = 0;
-  bool dated = false;   // `stamp` is one of its own, not that of the put
-  bool is_new = false;  // the key was not in the store when it was put
+  bool dated = false;  // `stamp` is one of its own, not that of the put
+  // Whether the key was not in the store when Batch::find_new() asked. For figures alone.
+  std::optional<bool> is_new = {};
 };
 
 struct KeyHash {
@@ -65,7 +67,7 @@ struct Batch {
   std::optional<std::string> tokenizer_sha;
   std::size_t bytes = 0;          // of records
   std::uint64_t dated = 0;        // puts with dated
-  std::uint64_t new_entries = 0;  // puts with is_new
+  std::uint64_t new_entries = 0;  // puts that are known to be new
   std::uint64_t new_bytes = 0;    // that they will occupy
 
   [[nodiscard]] bool empty() const {
@@ -76,8 +78,11 @@ struct Batch {
   // Takes over what `older` has and this does not; `older` is empty then. When memory runs out, both are as
   // they were.
   void absorb(Batch& older, std::size_t page_bytes);
+  // Asks for each put of which that is not known yet whether it is new.
+  void find_new(std::size_t page_bytes, const std::function<bool(const CacheKey&)>& is_new);
 
  private:
+  std::vector<std::pair<const CacheKey, PendingPut>*> not_asked_;  // into `puts`
   // Adds one put to the figures, or takes it from them.
   void count(const CacheKey& key, const PendingPut& put, std::size_t page_bytes, bool there) noexcept;
 };

@@ -8,7 +8,6 @@
 
 #include "cache/file_limit.h"
 #include "cache/relatives.h"
-#include "os/clock.h"
 
 namespace tokcask {
 
@@ -33,7 +32,7 @@ std::uint64_t worth_a_table(std::size_t items) { return std::max(kFewLookUps, it
 
 // What tables that are not in use may take on the disk, for the next run: beside a store of short texts one
 // of all its keys takes a tenth of data.mdb, usually a hundredth.
-std::uint64_t keep_bytes(const Engine& engine) { return engine.file_bytes() / 8; }
+std::uint64_t keep_bytes(const Engine& engine) { return engine.environment().file_bytes() / 8; }
 
 }  // namespace
 
@@ -86,8 +85,9 @@ std::shared_ptr<const Prepared::Table> Prepared::table() const {
   return table_;
 }
 
-std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine, const Snapshot& snapshot) {
-  const std::uint64_t txnid = snapshot.transaction().id();
+std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine,
+                                                          const lmdb::ReadTransaction& transaction) {
+  const std::uint64_t txnid = transaction.id();
   const std::lock_guard lock(mutex_);
   if (!epoch_ || epoch_->txnid != txnid || epoch_->table != table_ || epoch_->file != engine.file_uuid()) {
     auto epoch = std::make_shared<Epoch>();
@@ -99,34 +99,37 @@ std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine, const 
     // A table of an earlier run: of this transaction too only if nothing was written to the file since, be it
     // by somebody who put an older copy of it in its place.
     epoch->exact =
-        epoch->of_file && made == txnid && table_->shared().data_mtime_ns() == engine.modified_ns();
-    epoch->usable = epoch->of_file && made <= txnid && engine.map() != nullptr;
-    epoch->file_bytes = engine.file_bytes();
+        epoch->of_file && made == txnid && table_->shared().data_mtime_ns() == engine.environment().modified_ns();
+    epoch->usable = epoch->of_file && made <= txnid && engine.environment().map() != nullptr;
+    epoch->file_bytes = engine.environment().file_bytes();
     if (epoch->usable && !epoch->exact) {
       epoch->chunks = std::vector<std::atomic<const std::byte*>>(
-          engine.slot_count(snapshot) / rows::kEntriesPerChunk + 1);
+          read_store_row(transaction).slot_count / rows::kEntriesPerChunk + 1);
     }
     epoch_ = std::move(epoch);
   }
   return epoch_;
 }
 
-bool Prepared::is_current(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
+bool Prepared::is_current(const lmdb::ReadTransaction& transaction, const Epoch& epoch,
                           const record::Header& header) {
   const std::size_t number = header.slot / rows::kEntriesPerChunk;
   if (number >= epoch.chunks.size()) return false;
   std::atomic<const std::byte*>& known = epoch.chunks[number];
   const std::byte* chunk = known.load(std::memory_order_relaxed);
   if (chunk == nullptr) {
-    chunk = engine.entry_chunk(snapshot, number);
-    if (chunk == nullptr) return false;
+    const auto value =
+        transaction.get(lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kEntries, number).bytes());
+    if (!value || value->size() != sizeof(rows::EntryChunk)) return false;
+    chunk = value->data();
     known.store(chunk, std::memory_order_relaxed);
   }
   return rows::is_current({chunk, sizeof(rows::EntryChunk)}, header.slot, header.generation);
 }
 
 // The record of an item where the table has it, if it is there and may be served.
-std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
+std::optional<record::Record> Prepared::at_place(Engine& engine,
+                                                 const lmdb::ReadTransaction& transaction, const Epoch& epoch,
                                                  std::size_t index, VerifyPolicy policy) {
   const Table& table = *epoch.table;
   const shm::Place place = table.shared().places()[index];
@@ -139,7 +142,7 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
     return std::nullopt;
   }
   const std::size_t size = derived ? epoch.file_bytes - place.offset() : wanted;
-  const std::byte* const bytes = engine.map() + place.offset();
+  const std::byte* const bytes = engine.environment().map() + place.offset();
   std::atomic<std::uint16_t>& checked = table.checked_[index];
   const std::uint16_t print = fingerprint(place);
   const bool known = checked.load(std::memory_order_relaxed) == print;
@@ -158,9 +161,9 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
       record->mask.empty() == place.has_mask() || record->header.slot != place.slot) {
     return std::nullopt;
   }
-  if (!epoch.exact && !is_current(engine, snapshot, epoch, record->header)) return std::nullopt;
+  if (!epoch.exact && !is_current(transaction, epoch, record->header)) return std::nullopt;
   if (!known || policy == VerifyPolicy::kAlways) {
-    if (!is_of_item(engine, snapshot, table, index, *record) ||
+    if (!is_of_item(engine, transaction, table, index, *record) ||
         (policy != VerifyPolicy::kOff && !record::checksum_ok(*record))) {
       return std::nullopt;
     }
@@ -170,15 +173,27 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const Snapshot&
   return record;
 }
 
+namespace {
+
+// The row of one slot, or nothing when it is damaged or not there.
+std::optional<rows::EntryRow> entry_row_at(const lmdb::ReadTransaction& transaction, std::uint32_t slot) {
+  const auto value = transaction.get(
+      lmdb::Table::kMeta, rows::MetaKey(rows::Tag::kEntries, slot / rows::kEntriesPerChunk).bytes());
+  const auto chunk = value ? rows::read_row<rows::EntryChunk>(*value) : std::nullopt;
+  return chunk ? std::optional((*chunk)[slot % rows::kEntriesPerChunk]) : std::nullopt;
+}
+
+}  // namespace
+
 // Whether the record is that of the item's key, or of the same section and tokenizer at another length.
-bool Prepared::is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
-                          const record::Record& record) {
+bool Prepared::is_of_item(Engine& engine, const lmdb::ReadTransaction& transaction, const Table& table,
+                          std::size_t index, const record::Record& record) {
   std::string canonical = table.keys().canonical(index);
   const shm::Place& place = table.shared().places()[index];
   if (place.is_derived()) {
-    const auto row = engine.entry_row(snapshot, record.header.slot);
+    const auto row = entry_row_at(transaction, record.header.slot);
     const CacheKey key = CacheKey::parse(canonical);
-    if (!row || engine.serves(snapshot, key, row->sequence_len, record.ids.size()) != place.length)
+    if (!row || engine.serves(transaction, key, row->sequence_len, record.ids.size()) != place.length)
       return false;
     canonical.resize(canonical.rfind('|') + 1);
     canonical += std::to_string(row->sequence_len);
@@ -198,7 +213,7 @@ void Prepared::fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const s
   for (const std::size_t index : indices) {
     const shm::Place& place = places[index];
     if (place.offset() < epoch.file_bytes) {
-      const std::byte* const record = engine.map() + place.offset();
+      const std::byte* const record = engine.environment().map() + place.offset();
       __builtin_prefetch(record);
       __builtin_prefetch(record + sizeof(record::Header));
     }
@@ -211,11 +226,10 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   std::vector<std::size_t> rest;  // positions
   std::shared_ptr<const Epoch> epoch;
   try {
-    const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
-    epoch = epoch_of(engine, *snapshot);
-    epoch->table->shared().keep_whole(os::coarse_now_ns());
+    const Reading reading = engine.read();
+    epoch = epoch_of(engine, reading.transaction());
     fetch_ahead(engine, *epoch, indices);
-    const std::uint64_t stamp = engine.access().next_stamp();
+    const std::uint64_t stamp = engine.access_stamp();
     run.used(stamp);
     const std::span<const shm::Place> places = epoch->table->shared().places();
     std::uint64_t derived = 0;
@@ -223,15 +237,14 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
       const bool is_derived = places[indices[i]].is_derived();
       const bool usable = !is_derived || run.options.derive_lengths;
       const auto record =
-          usable ? at_place(engine, *snapshot, *epoch, indices[i], run.options.verify) : std::nullopt;
-      engine.require_read();
+          usable ? at_place(engine, reading.transaction(), *epoch, indices[i], run.options.verify) : std::nullopt;
       if (!record) {
         rest.push_back(i);
         continue;
       }
       if (!run.options.observe) engine.access().touch(record->header.slot, stamp);
       if (is_derived) ++derived;
-      views[i] = view_of(record->ids, record->mask, snapshot);
+      views[i] = view_of(record->ids, record->mask, reading.snapshot());
     }
     if (rest.size() < indices.size()) run.hits += indices.size() - rest.size();
     if (derived > 0) run.derived += derived;

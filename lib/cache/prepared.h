@@ -84,14 +84,14 @@ class Prepared {
   // What holds for one transaction.
   struct Epoch;
 
-  std::shared_ptr<const Epoch> epoch_of(Engine& engine, const Snapshot& snapshot);
-  static bool is_current(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
+  std::shared_ptr<const Epoch> epoch_of(Engine& engine, const lmdb::ReadTransaction& transaction);
+  static bool is_current(const lmdb::ReadTransaction& transaction, const Epoch& epoch,
                          const record::Header& header);
   // The ids of the record where the table has it; a derived item's are the first of its ids.
-  static std::optional<record::Record> at_place(Engine& engine, const Snapshot& snapshot, const Epoch& epoch,
-                                                std::size_t index, VerifyPolicy policy);
-  static bool is_of_item(Engine& engine, const Snapshot& snapshot, const Table& table, std::size_t index,
-                         const record::Record& record);
+  static std::optional<record::Record> at_place(Engine& engine, const lmdb::ReadTransaction& transaction,
+                                                const Epoch& epoch, std::size_t index, VerifyPolicy policy);
+  static bool is_of_item(Engine& engine, const lmdb::ReadTransaction& transaction, const Table& table,
+                         std::size_t index, const record::Record& record);
   static void fetch_ahead(Engine& engine, const Epoch& epoch, std::span<const std::size_t> indices);
   static void report_damage(Engine& engine, const Table& table);
   void renew_table(Engine& engine, bool derive_lengths);

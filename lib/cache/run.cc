@@ -4,20 +4,40 @@
 #include <utility>
 
 #include "os/clock.h"
+#include "record/record.h"
 
 namespace tokcask {
 
-void Missed::add(MissReason reason, const CacheKey& key, std::string_view other_tokenizer) {
-  const auto index = static_cast<std::size_t>(reason);
-  if (counts_[index].fetch_add(1, std::memory_order_relaxed) > 0) return;
+bool Missed::add(MissReason reason, const CacheKey& key, std::uint64_t when_ns,
+                 std::string_view other_tokenizer) {
+  const std::uint64_t hash = record::hash_key(key.canonical());
   const std::lock_guard lock(mutex_);
-  examples_[index].emplace(Example{std::string(other_tokenizer), key});
+  std::uint64_t& sampled = sampled_[static_cast<std::size_t>(reason)];
+  if (sampled < kMostSamples) {
+    ++sampled;
+    samples_.try_emplace(hash, Example{std::string(other_tokenizer), key});
+  }
+  unsettled_.push_back({hash, when_ns, reason});
+  return unsettled_.size() >= kMostUnsettled;
+}
+
+void Missed::settle(const std::function<MissReason(const Miss&)>& explain) {
+  const std::lock_guard lock(mutex_);
+  for (const Miss& miss : unsettled_) {
+    const MissReason reason = explain(miss);
+    const auto index = static_cast<std::size_t>(reason);
+    ++counts_[index];
+    const auto sample = samples_.find(miss.key_hash);
+    if (examples_[index] || sample == samples_.end()) continue;
+    examples_[index] = sample->second;
+    if (reason != MissReason::kOtherTokenizer) examples_[index]->other_tokenizer.clear();
+  }
+  unsettled_.clear();
 }
 
 std::array<std::uint64_t, kMissReasons> Missed::counts() const {
-  std::array<std::uint64_t, kMissReasons> counts{};
-  for (std::size_t i = 0; i < kMissReasons; ++i) counts[i] = counts_[i].load(std::memory_order_relaxed);
-  return counts;
+  const std::lock_guard lock(mutex_);
+  return counts_;
 }
 
 std::optional<Missed::Example> Missed::example(MissReason reason) const {

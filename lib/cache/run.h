@@ -8,11 +8,14 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <tokcask/explain.h>
 #include <tokcask/key.h>
@@ -41,22 +44,41 @@ class Counter {
   std::atomic<std::uint64_t>* word_;
 };
 
-// Why look-ups of a handle found nothing. Threads: all members may be called concurrently.
+// A look-up that found nothing.
+struct Miss {
+  std::uint64_t key_hash = 0;
+  std::uint64_t when_ns = 0;
+  MissReason reason = MissReason::kNeverStored;  // as far as the records tell
+};
+
+// Why look-ups of a handle found nothing. What the store's history says of them is looked up later, for many
+// at once. Threads: all members may be called concurrently.
 class Missed {
  public:
-  void add(MissReason reason, const CacheKey& key, std::string_view other_tokenizer);
+  // `other_tokenizer`: for kOtherTokenizer, one that the section is stored under. Returns whether there are
+  // so many that they should be explained now.
+  bool add(MissReason reason, const CacheKey& key, std::uint64_t when_ns, std::string_view other_tokenizer);
+  // Settles the reason of each miss by what `explain` says of it.
+  void settle(const std::function<MissReason(const Miss&)>& explain);
+
+  // By reason, of those that are settled.
   [[nodiscard]] std::array<std::uint64_t, kMissReasons> counts() const;
-  // The tokenizer that a section of kOtherTokenizer was stored under, and the key that was asked for; of the
-  // first such miss. Nothing if there was none.
+  // One of them, if its key is known: those of the first misses are.
   struct Example {
-    std::string other_tokenizer;  // empty for another reason
+    std::string other_tokenizer;  // empty for another reason than kOtherTokenizer
     CacheKey key;
   };
   [[nodiscard]] std::optional<Example> example(MissReason reason) const;
 
  private:
-  std::array<std::atomic<std::uint64_t>, kMissReasons> counts_{};
+  static constexpr std::size_t kMostUnsettled = std::size_t{1} << 18;
+  static constexpr std::size_t kMostSamples = 32;  // of each reason
+
   mutable std::mutex mutex_;
+  std::vector<Miss> unsettled_;
+  std::array<std::uint64_t, kMissReasons> sampled_{};
+  std::map<std::uint64_t, Example> samples_;  // by key hash
+  std::array<std::uint64_t, kMissReasons> counts_{};
   std::array<std::optional<Example>, kMissReasons> examples_;
 };
 

@@ -119,7 +119,7 @@ VerifyReport verify_tables(const lmdb::ReadTransaction& transaction) {
   return Verification(transaction).run();
 }
 
-void note(const Recovery& recovery, VerifyReport& report) {
+void add_to(VerifyReport& report, const Recovery& recovery) {
   report.kept_as = recovery.kept.filename().string();
   if (!recovery.salvaged) return;
   report.saved = recovery.salvaged->saved;
@@ -163,9 +163,10 @@ VerifyReport Engine::verify() {
   try {
     for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
       const lmdb::ReadTransaction transaction(*environment_);
+      const std::byte* const map = environment_->map();
       const std::optional<MappedFile> mapped =
-          map() == nullptr ? std::optional<MappedFile>(data_) : std::nullopt;
-      const lmdb::Bytes file = mapped ? mapped->bytes() : lmdb::Bytes(map(), environment_->file_bytes());
+          map == nullptr ? std::optional<MappedFile>(root_ / "data.mdb") : std::nullopt;
+      const lmdb::Bytes file = mapped ? mapped->bytes() : lmdb::Bytes(map, environment_->file_bytes());
       const auto meta = lmdb::meta_pages(file)[transaction.id() % lmdb::layout::kMetaPages];
       if (!meta || meta->txnid != transaction.id()) continue;
       std::vector<std::string> findings = lasting_meta_findings(file);
@@ -211,7 +212,7 @@ VerifyReport verify(const std::filesystem::path& root, const VerifyOptions& veri
   {
     WriteLock write_lock(std::filesystem::absolute(root) / "write.lock");
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-    if (unusable(root, options)) note(recover(root, {}, /*shrink=*/false, NoRoom::kThrow), *report);
+    if (unusable(root, options)) add_to(*report, recover(root, {}, /*shrink=*/false, NoRoom::kThrow));
   }
   report->repaired = is_clean(verify(root, {}, options));
   return *std::move(report);

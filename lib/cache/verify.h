@@ -12,7 +12,7 @@ namespace tokcask {
 [[nodiscard]] VerifyReport verify_tables(const lmdb::ReadTransaction& transaction);
 
 // Adds what a repair did.
-void note(const Recovery& recovery, VerifyReport& report);
+void add_to(VerifyReport& report, const Recovery& recovery);
 
 [[nodiscard]] inline bool is_clean(const VerifyReport& report) noexcept {
   return report.damaged == 0 && report.structure_ok;

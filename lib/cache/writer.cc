@@ -416,7 +416,7 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
   const std::uint64_t max_bytes = budget(limits);
   Candidates items;
   for (const Item& item : batch.puts)
-    items.push_back({&item, item.second.dated ? item.second.stamp : kNever});
+    items.push_back({&item, item.second.dated ? item.second.stamp : kNever, true});
   if (const Keys kept = keep_same(items); !kept.empty()) on_done(kept);
   std::sort(items.begin(), items.end(), comes_first);
   const auto done = [&](std::size_t from, std::size_t count) {
@@ -498,7 +498,6 @@ void Writer::write(const Batch& batch, const WriteLimits& limits, bool fold,
     } else {
       changed = decline(items[at], room);
       done(at, 1);
-      if (new_file_) throw Replaced{};
       ++at;
     }
     if (changed) room = measure(max_bytes, typical);
@@ -536,9 +535,10 @@ Writer::Keys Writer::keep_same(Candidates& items) const {
   if (items.empty() || snapshot.stat(Table::kRecords).entries == 0) return kept;
   const lmdb::Cursor cursor(snapshot, Table::kRecords);
   std::sort(items.begin(), items.end(), by_key);  // neighbours share pages
-  std::erase_if(items, [&](const Candidate& item) {
+  std::erase_if(items, [&](Candidate& item) {
     const std::string& key = item.key().canonical();
     const auto value = cursor.find(record::PaddedKey(key).bytes());
+    item.is_new = !value;
     const char* reason = nullptr;
     const auto there = value ? record::decode(*value, record::hash_key(key), &reason) : std::nullopt;
     const PendingTokens& tokens = item.put().tokens;
@@ -593,7 +593,7 @@ std::size_t Writer::put_group(const Candidates& items, std::size_t at, std::size
       count + along.victims.size() + (along.extras != nullptr ? along.extras->changes(room) : 0);
   Need replaced;
   for (std::size_t i = at; i < at + count; ++i) {
-    if (!items[i].put().is_new) replaced.add(*items[i].item, room.page_bytes);
+    if (!items[i].is_new) replaced.add(*items[i].item, room.page_bytes);
   }
   const std::uint64_t freed = replaced.value_pages + pages_of(along.victims, room);
   const std::unique_ptr<Commit> begun = begin_commit(room, room.tree_pages(changes, all.node_bytes) + freed);
@@ -786,7 +786,7 @@ void Writer::weigh(Candidates& items, std::size_t at) {
   for (std::size_t i = at; i < items.size(); ++i) {
     Candidate& candidate = items[i];
     const PendingPut& put = candidate.put();
-    if (put.dated || !put.is_new || !put.run->options.protect_run) continue;
+    if (put.dated || !candidate.is_new || !put.run->options.protect_run) continue;
     if (put.run->hits.value() < std::max(kFewHits, store.entry_count / kShareHit)) continue;
     const auto past = history_.find(snapshot, store, record::hash_key(candidate.key().canonical()));
     if (!past) continue;

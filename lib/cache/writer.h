@@ -113,6 +113,7 @@ class Writer {
   struct Candidate {
     const Item* item;
     std::uint64_t older_than;
+    bool is_new;
     [[nodiscard]] const CacheKey& key() const { return item->first; }
     [[nodiscard]] const PendingPut& put() const { return item->second; }
     [[nodiscard]] Run& run() const { return *item->second.run; }

@@ -582,12 +582,17 @@ std::optional<Cursor::Entry> move(const Environment& environment, MDB_cursor* cu
 
 std::optional<Cursor::Entry> Cursor::first() const { return move(*environment_, cursor_, MDB_FIRST, {}); }
 std::optional<Cursor::Entry> Cursor::next() const { return move(*environment_, cursor_, MDB_NEXT, {}); }
+std::optional<Cursor::Entry> Cursor::previous() const { return move(*environment_, cursor_, MDB_PREV, {}); }
 std::optional<Cursor::Entry> Cursor::seek(Bytes key) const {
   return move(*environment_, cursor_, MDB_SET_RANGE, key);
 }
 std::optional<Bytes> Cursor::find(Bytes key) const {
   const auto entry = move(*environment_, cursor_, MDB_SET, key);
   return entry ? std::optional(entry->value) : std::nullopt;
+}
+
+void Cursor::renew(const ReadTransaction& transaction) {
+  environment_->check(mdb_cursor_renew(transaction.txn_, cursor_), "read");
 }
 
 std::uint64_t value_pages(std::size_t key_bytes, std::size_t value_bytes, std::size_t page_bytes) noexcept {

@@ -256,10 +256,13 @@ class Cursor {
 
   std::optional<Entry> first() const;
   std::optional<Entry> next() const;
+  std::optional<Entry> previous() const;
   // The first entry whose key is not less than `key`.
   std::optional<Entry> seek(Bytes key) const;
   // The entry under exactly `key`.
   std::optional<Bytes> find(Bytes key) const;
+  // Goes on in `transaction`, which is the cursor's own after renew(). Costs no memory.
+  void renew(const ReadTransaction& transaction);
 
  private:
   const Environment* environment_;

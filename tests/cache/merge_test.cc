@@ -280,10 +280,9 @@ TEST_CASE("an entry of an input that has more ids than its key's length is count
     // As a put of before that was refused.
     Handle handle(stores.fixture().directory() / "a", {});
     const Ids tokens = ids(1, 3);
-    handle.write([&](Engine& engine, const auto& run) {
-      engine.put(key(1, 0, 2), {.input_ids = tokens}, {}, run);
-      engine.put(key(2, 0, 3), {.input_ids = tokens}, {}, run);
-    });
+    const auto lease = handle.lease();
+    for (const CacheKey& stored : {key(1, 0, 2), key(2, 0, 3)})
+      lease->committer().put(stored, {.input_ids = tokens}, {}, lease.run(), Committer::Room::kWait);
   }
   const MergeReport report = stores.merge("out", {"a"});
   CHECK(report.entries == 2);
