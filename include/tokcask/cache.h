@@ -134,23 +134,25 @@ class TOKCASK_API TokenizedCache {
   PruneReport prune(const PruneOptions& options);
   // Removes entries whose last access is older than `age`; returns how many.
   std::uint64_t prune(std::chrono::nanoseconds age);
-  // Removes every entry, also those of the current run and those pending; returns how many. Takes no longer
-  // for a large store: an empty file takes the place of the old one, whose space returns when nobody has it
-  // open any more.
+  // Removes every entry, also those of the current run and those pending, and what is remembered of
+  // directories and tokenizers; returns how many entries. The file becomes small where nobody else has the
+  // store open. Else the file keeps its size, and later entries use the space.
   std::uint64_t clear();
 
-  // Writes the store into a new file, in key order and without gaps, and puts that in the place of data.mdb.
-  // Readers, also of other processes, go on meanwhile and move to the new file with their next call; views
-  // stay valid. Other writers wait, and so do all for whom the batch is full. Records that are damaged are
-  // left out. Needs the space of the new file beside the old one, whose space returns when nobody has it open
-  // any more. Throws Error(kIo) when there is not that much, Error(kBusy); then the store is as it was.
+  // Writes the store into a new file, in key order and without gaps, and puts that file in the place of
+  // data.mdb. Needs the store alone: no other process, and no other handle or data set of this process, has
+  // it open; else Error(kBusy) says who has. Other threads' calls of this handle wait. Views stay valid, and
+  // the space of the old file returns with the last of them. Records that are damaged are left out. Needs the
+  // space of the new file beside the old one. Throws Error(kIo) when there is not that much; then the store
+  // is as it was.
   CompactReport compact();
 
   // Checks every page, every record against its checksum, and the tables against each other, on one snapshot,
   // while others read and write. Neither hits, misses nor access times change.
   //
-  // To repair is to write: damaged records are left out of a new file, as compact() does; where pages or
-  // tables are damaged, all that is intact is saved into a new file, and the old one is kept as `kept_as`.
+  // To repair needs the store alone, as compact() does: damaged records are left out of a new file; where
+  // pages or tables are damaged, all that is intact is saved into a new file, and the old one is kept as
+  // `kept_as`.
   // What was damaged is then a miss. Throws Error(kReadOnly, kBusy), and kIo when there is no room for the
   // new file; then the store is as it was.
   [[nodiscard]] VerifyReport verify(const VerifyOptions& options = {});

@@ -27,7 +27,8 @@ enum class VerifyPolicy {
 
 struct Options {
   // Hard cap on the size of data.mdb, in bytes. Nothing: the one that the store was last given, and
-  // kDefaultMaxBytes for a new store. A file that is larger is compacted when it is opened for writing. If
+  // kDefaultMaxBytes for a new store. A file that is larger is compacted when it is opened for writing, which needs the
+  // store alone. If
   // that does not do, Error(kInvalidArgument), and nothing is changed, unless `shrink` is set. Values under
   // kMinMaxBytes and over kMaxMaxBytes are refused.
   std::optional<std::uint64_t> max_bytes = {};

@@ -63,6 +63,10 @@ class Engine : public std::enable_shared_from_this<Engine> {
   static std::shared_ptr<Engine> open(const std::filesystem::path& root, const Options& options,
                                       const FileId* inspected = nullptr);
 
+  // Saves what is left of a store that cannot be opened, and says how that went; nothing where it can be.
+  static std::optional<Recovery> recover_if_unusable(const std::filesystem::path& root,
+                                                     const Options& options);
+
   Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb::Environment> environment);
   ~Engine();
   Engine(const Engine&) = delete;

@@ -18,6 +18,8 @@
 #include "cache/salvage.h"
 #include "cache/say.h"
 #include "cache/store_files.h"
+#include "cache/write_lock.h"
+#include "lmdb/data_claim.h"
 
 namespace tokcask {
 
@@ -29,10 +31,19 @@ namespace {
 // locks of the first when it closes. So an engine that is being closed is waited for before its file is
 // opened again.
 struct Registry {
-  std::mutex opening;  // held during a whole open
   std::mutex mutex;
   std::condition_variable closed;
   std::map<FileId, std::weak_ptr<Engine>> engines;
+  // Held while a store is opened, by its directory: other stores do not wait.
+  std::map<FileId, std::shared_ptr<std::mutex>> opening;
+
+  std::shared_ptr<std::mutex> opening_of(const FileId& directory) {
+    const std::lock_guard lock(mutex);
+    std::erase_if(opening, [](const auto& entry) { return entry.second.use_count() == 1; });
+    auto& held = opening[directory];
+    if (!held) held = std::make_shared<std::mutex>();
+    return held;
+  }
 
   // Null if there is none. One that is being closed is waited for without `open`, because its last commits
   // may want to open the store; then `waited` is set, and what was known of the file may be no longer so.
@@ -54,7 +65,7 @@ struct Registry {
       lock.lock();
     }
     lock.unlock();
-    open = lock_patiently(opening);
+    open = lock_patiently(*open.mutex());
     return nullptr;
   }
 };
@@ -104,6 +115,14 @@ lmdb::Environment::Mode mode_for(const fs::path& data, const Options& options) {
               fmt::format("{}: cannot write: {}; open it read-only", data.string(), std::strerror(errno)));
 }
 
+fs::path absolute(const fs::path& given) {
+  std::error_code error;
+  fs::path root = fs::absolute(given, error);
+  if (!error) return root;
+  throw Error(Errc::kIo, fmt::format("{}: cannot find the current directory: {}", given.string(),
+                                     error.message()));
+}
+
 constexpr const char* kReplaced = "was replaced meanwhile";
 
 // Makes the engine of a good store. Otherwise returns why it is not good.
@@ -129,21 +148,25 @@ std::optional<std::string> make_engine(const fs::path& root, const Options& opti
   return std::nullopt;
 }
 
+// With the write lock held. Whoever has the damaged file open would go on with it.
+Recovery recover_alone(const fs::path& root, const Options& options, NoRoom no_room) {
+  lmdb::DataClaim claim(root / "data.mdb");
+  const lmdb::Alone alone(claim);
+  if (!alone) throw claim.not_alone("repaired");
+  return recover(root, options.max_bytes, options.shrink, no_room);
+}
+
 }  // namespace
 
 std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& options,
                                      const FileId* inspected) {
   const WithoutFileLimitSignal quiet;
-  std::error_code error;
-  const fs::path root = fs::absolute(given_root, error);
-  if (error) {
-    throw Error(Errc::kIo, fmt::format("{}: cannot find the current directory: {}", given_root.string(),
-                                       error.message()));
-  }
+  const fs::path root = absolute(given_root);
   check_root(root, options);
   const fs::path data = root / "data.mdb";
   Registry& engines = *registry;
-  std::unique_lock opening = lock_patiently(engines.opening);
+  const std::shared_ptr<std::mutex> one_at_a_time = engines.opening_of(files::id_of(root).value());
+  std::unique_lock opening = lock_patiently(*one_at_a_time);
 
   constexpr int kMostAttempts = 16;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
@@ -179,12 +202,28 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
     const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
     if (files::id_of(data) != id) continue;
     if (!make_engine(root, options, engines, *id, false, engine)) return engine;
-    const Recovery recovery = recover(root, options.max_bytes, options.shrink, NoRoom::kStartEmpty);
+    const Recovery recovery = recover_alone(root, options, NoRoom::kStartEmpty);
     say(options.on_message, Severity::kWarning,
         fmt::format("{} {}; {}", data.string(), *why, recovery.description()));
   }
   throw Error(Errc::kIo,
               fmt::format("{}: other processes replace it as fast as it is opened", data.string()));
+}
+
+std::optional<Recovery> Engine::recover_if_unusable(const fs::path& given_root, const Options& options) {
+  const WithoutFileLimitSignal quiet;
+  const fs::path root = absolute(given_root);
+  check_root(root, options);
+  Registry& engines = *registry;
+  const std::shared_ptr<std::mutex> one_at_a_time = engines.opening_of(files::id_of(root).value());
+  const std::unique_lock opening = lock_patiently(*one_at_a_time);
+  WriteLock write_lock(root / "write.lock");
+  const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
+  const auto id = files::id_of(root / "data.mdb");
+  if (!id) return std::nullopt;
+  std::shared_ptr<Engine> engine;
+  if (!make_engine(root, options, engines, *id, false, engine)) return std::nullopt;
+  return recover_alone(root, options, NoRoom::kThrow);
 }
 
 }  // namespace tokcask

@@ -15,7 +15,6 @@
 #include "cache/mapped_file.h"
 #include "cache/salvage.h"
 #include "cache/store_files.h"
-#include "cache/write_lock.h"
 #include "lmdb/walker.h"
 
 namespace tokcask {
@@ -209,11 +208,7 @@ VerifyReport verify(const std::filesystem::path& root, const VerifyOptions& veri
   std::optional<VerifyReport> report = unusable(root, options);
   if (!report) return TokenizedCache::open(root, options).verify(verify_options);
   if (!verify_options.repair) return *std::move(report);
-  {
-    WriteLock write_lock(std::filesystem::absolute(root) / "write.lock");
-    const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
-    if (unusable(root, options)) add_to(*report, recover(root, {}, /*shrink=*/false, NoRoom::kThrow));
-  }
+  if (const auto recovery = Engine::recover_if_unusable(root, options)) add_to(*report, *recovery);
   report->repaired = is_clean(verify(root, {}, options));
   return *std::move(report);
 }

@@ -107,16 +107,18 @@ Entries of the current run go too. At least one must be given, or it is a ValueE
 later entries use the space; compact() gives it back.)";
 
 inline constexpr const char* kCompact =
-    R"(Writes the store into a new file without gaps, and puts that in the place of the old one.
+    R"(Writes the store into a new file without gaps, and puts that file in the place of the old one.
 
-Readers, also in other processes, go on meanwhile, and arrays that were returned stay valid. Other writers wait. It
-needs the space of the new file beside the old one, whose space returns when nobody has it open any more. Returns
-a dict: bytes_before, bytes_after, entries, and damaged, the records left out because they could not have been
-served. OSError, and the store as it was, when there is not space enough.)";
+Needs the store alone: BusyError, which says who has it, while another process, or another handle or data set of
+this process, has the store open. Arrays that were returned stay valid; the space of the old file returns with the
+last of them. It needs the space of the new file beside the old one. Returns a dict: bytes_before, bytes_after,
+entries, and damaged, the records left out because they could not have been served. OSError, and the store as it
+was, when there is not space enough.)";
 
 inline constexpr const char* kClear =
     "Removes every entry, those of the current run included; returns how many. Tokens that were returned "
-    "stay valid.\nTakes no longer for a large store, whose space returns when nobody has it open any more.";
+    "stay valid.\nThe file becomes small where nobody else has the store open; else later entries use its "
+    "space.";
 
 inline constexpr const char* kSaveManifest =
     "Remembers which tokenizer this store was last used with, and flushes.";

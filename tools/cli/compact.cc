@@ -40,7 +40,6 @@ int compact(Session& session, const Arguments& arguments) {
   table.add("after", format_mib(report.bytes_after));
   table.add("entries", format_count(report.entries));
   session.console.data(table.text());
-  session.console.note("the space of the old file returns when nobody has it open any more");
   return kExitOk;
 }
 
@@ -52,8 +51,8 @@ void add_compact(CLI::App& app, Action& action) {
   add_store(*verb, arguments->store);
   verb->add_flag("--json", arguments->json, "print one JSON object");
   verb->footer(
-      "Readers go on meanwhile; writers wait. It takes the space of the new file beside the old one, whose "
-      "space returns when nobody has it open any more.\n"
+      "It needs the store alone: exit code 75, and a message that says who has the store open, while anybody "
+      "has. It takes the space of the new file beside the old one.\n"
       "\n"
       "Examples:\n"
       "  tokcask compact /data/tokens\n"
