@@ -94,6 +94,13 @@ struct CompactReport {
   std::uint64_t damaged = 0;  // records that were left out, because they could not have been served
 };
 
+// What copy() made.
+struct CopyReport {
+  std::uint64_t bytes = 0;    // size of the copy's data.mdb
+  std::uint64_t entries = 0;  // in it
+  std::uint64_t damaged = 0;  // records that were left out, because they could not have been served
+};
+
 // What prune() removed, or would have.
 struct PruneReport {
   std::uint64_t removed = 0;  // entries

@@ -191,6 +191,13 @@ CompactReport TokenizedCache::compact() {
   return report;
 }
 
+CopyReport TokenizedCache::copy(const std::filesystem::path& to) {
+  if (to.empty()) throw Error(Errc::kInvalidArgument, "the path of the copy is empty");
+  const auto lease = impl_->lease();
+  if (!impl_->options().read_only) lease->committer().flush();
+  return lease->copy(to, impl_->options());
+}
+
 std::vector<std::string> TokenizedCache::tokenizers() { return impl_->lease()->tokenizers(); }
 
 VerifyReport TokenizedCache::verify(const VerifyOptions& options) {

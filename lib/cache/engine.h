@@ -128,6 +128,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<std::string> source_directories();
   StoreSurvey survey();
   VerifyReport verify();  // verify.cc
+  // Writes what is committed into a new store in `to`; see TokenizedCache::copy().
+  CopyReport copy(const std::filesystem::path& to, const Options& options);
 
   // ---- Entries with what is known of them, without a trace (engine_entries.cc) ----
   EntryChunk entries(EntryPosition& position, const ChunkLimits& limits);

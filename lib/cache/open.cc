@@ -210,6 +210,24 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
               fmt::format("{}: other processes replace it as fast as it is opened", data.string()));
 }
 
+CopyReport Engine::copy(const fs::path& given_to, const Options& options) {
+  const WithoutFileLimitSignal quiet;
+  const fs::path to = absolute(given_to);
+  Options of_copy = options;
+  of_copy.read_only = false;
+  check_root(to, of_copy);
+  WriteLock write_lock(to / "write.lock");
+  const WriteLock::Hold hold = write_lock.acquire(options.lock_timeout);
+  if (files::id_of(to / "data.mdb")) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("{}: holds a store; copy to a directory that holds none", to.string()));
+  }
+  files::NewFile fresh(to);
+  const Rewritten made = rewrite(*environment_, *access_, fresh.directory(), {.new_store = true});
+  fresh.install();
+  return {made.bytes, made.entries, made.damaged};
+}
+
 std::optional<Recovery> Engine::recover_if_unusable(const fs::path& given_root, const Options& options) {
   const WithoutFileLimitSignal quiet;
   const fs::path root = absolute(given_root);

@@ -175,6 +175,16 @@ nb::dict compact(Handle& self) {
   return report;
 }
 
+nb::dict copy(Handle& self, nb::handle to) {
+  const std::filesystem::path directory = to_path(to, "to");
+  const CopyReport made = self.without_gil([&](TokenizedCache& store) { return store.copy(directory); });
+  nb::dict report;
+  report["bytes"] = made.bytes;
+  report["entries"] = made.entries;
+  report["damaged"] = made.damaged;
+  return report;
+}
+
 void declare_tokenizer(Handle& self, nb::handle tokenizer_sha, bool cuts_at_length, bool cuts_to_prefix) {
   const std::string sha(to_text(tokenizer_sha, "tokenizer_sha"));
   self.without_gil([&](TokenizedCache& store) {
@@ -476,6 +486,8 @@ void bind_care(nb::class_<Handle>& cache) {
               "-> int"),
           docs::kPrune)
       .def("compact", compact, nb::sig("def compact(self) -> dict[str, int]"), docs::kCompact)
+      .def("copy", copy, nb::arg("to"), nb::sig("def copy(self, to: str | os.PathLike[str]) -> dict[str, int]"),
+           docs::kCopy)
       .def(
           "clear",
           [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.clear(); }); },

@@ -115,6 +115,14 @@ last of them. It needs the space of the new file beside the old one. Returns a d
 entries, and damaged, the records left out because they could not have been served. OSError, and the store as it
 was, when there is not space enough.)";
 
+inline constexpr const char* kCopy =
+    R"(Writes what is committed into a new store in the directory to, which must not hold a store.
+
+For a backup of a store that is in use: one snapshot, without gaps, while others read and write. (Copying the files
+of a live store by other means gives no whole store.) What this handle has pending is committed before. Returns a
+dict: bytes, entries, and damaged, the records left out because they could not have been served. ValueError when to
+holds a store.)";
+
 inline constexpr const char* kClear =
     "Removes every entry, those of the current run included; returns how many. Tokens that were returned "
     "stay valid.\nThe file becomes small where nobody else has the store open; else later entries use its "

@@ -415,6 +415,42 @@ TEST_CASE("not enough disk for the new file: the old one stays, nothing else doe
   CHECK(has_all(cache, 0, 310));
 }
 
+TEST_CASE("a copy is a store of its own, made while others write, of what was committed") {
+  Fixture f;
+  auto cache = f.open();
+  fill(cache, 0, 400);
+  put(cache, 900);  // pending
+  auto other = f.open();
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    for (std::uint64_t i = 1000; !stop; ++i) {
+      put(other, i);
+      other.flush();
+    }
+  });
+  const fs::path to = f.directory() / "copy";
+  const CopyReport report = cache.copy(to);
+  stop = true;
+  writer.join();
+  CHECK(report.entries >= 401);
+  CHECK(report.bytes == fs::file_size(to / "data.mdb"));
+  auto copied = TokenizedCache::open(to, {.on_message = f.messages.sink()});
+  CHECK(has_all(copied, 0, 400));
+  CHECK(has(copied, 900));
+  CHECK(copied.stats().entry_count == report.entries);
+  const VerifyReport whole = copied.verify();
+  CHECK(whole.structure_ok);
+  CHECK(whole.damaged == 0);
+  // Two stores: what is put into one is not in the other, and runs of one are not the other's.
+  put(copied, 2'000'000);
+  copied.flush();
+  CHECK_FALSE(cache.get(key(2'000'000)));
+  const std::string message = error_of(Errc::kInvalidArgument, [&] { static_cast<void>(cache.copy(to)); });
+  CHECK(message.find("holds a store") != std::string::npos);
+  auto reader = f.open({.read_only = true});
+  CHECK(reader.copy(f.directory() / "by a reader").entries >= report.entries);
+}
+
 // ---- A lower budget ----
 
 TEST_CASE("a lower budget: the entries used last stay, the file fits, and the writer goes on") {

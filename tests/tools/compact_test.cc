@@ -45,3 +45,21 @@ TEST_CASE("compact: absent stores") {
   CHECK(test::run({"compact", dir / "absent"}).code == cli::kExitNoStore);
   CHECK_FALSE(std::filesystem::exists(dir / "absent"));
 }
+
+TEST_CASE("copy: a store of its own, of what was committed, and not over another one") {
+  const test::TempDir dir;
+  fill(dir, 30);
+  const auto document = test::run({"copy", dir / "store", dir / "backup", "--json"}).json();
+  CHECK(document["command"] == "copy");
+  CHECK(document["entry_count"] == 30);
+  CHECK(document["damaged"] == 0);
+  CHECK(document["file_bytes"] == std::filesystem::file_size(dir / "backup/data.mdb"));
+  CHECK(test::run({"verify", dir / "backup"}).code == 0);
+  const auto shown = test::run({"show", dir / "backup", "--json"}).json();
+  CHECK(shown["entry_count"] == 30);
+  const Outcome again = test::run({"copy", dir / "store", dir / "backup"});
+  CHECK(again.code == cli::kExitUsage);
+  CHECK(again.err.find("holds a store") != std::string::npos);
+  CHECK(test::run({"copy", dir / "absent", dir / "other"}).code == cli::kExitNoStore);
+  CHECK(test::run({"copy", dir / "store", dir / "third"}).out.find("entries  30") != std::string::npos);
+}

@@ -125,6 +125,7 @@ void add_verbs(CLI::App& app, Action& action) {
   add_prune(app, action);
   add_clear(app, action);
   add_compact(app, action);
+  add_copy(app, action);
   add_verify(app, action);
   add_merge(app, action);
   add_export(app, action);

@@ -44,6 +44,7 @@ void add_get(CLI::App& app, Action& action);
 void add_prune(CLI::App& app, Action& action);
 void add_clear(CLI::App& app, Action& action);
 void add_compact(CLI::App& app, Action& action);
+void add_copy(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
 void add_export(CLI::App& app, Action& action);
