@@ -201,14 +201,14 @@ def test_prune_by_tokenizer_length_and_runs(cache: TokenizedCache) -> None:
     assert [key.tokenizer_sha for key in cache.keys()] == ["b" * 64]
 
 
-def test_copy_of_a_store_in_use(cache: TokenizedCache, tmp_path: Path) -> None:
+def test_copy_of_a_store_in_use(cache: TokenizedCache, tmp_path: pathlib.Path) -> None:
     for n in range(50):
-        cache.put(key(n), CachedTokens([n] * 100, [1] * 100))
-    held = cache.get(key(7))
+        cache.put(key(str(n)), CachedTokens([n] * 100, [1] * 100))
+    held = cache.get(key("7"))
     report = cache.copy(tmp_path / "copy")
     assert report == {"bytes": (tmp_path / "copy" / "data.mdb").stat().st_size, "entries": 50, "damaged": 0}
     with TokenizedCache.open(tmp_path / "copy", read_only=True) as copied:
-        assert [copied.get(key(n)).input_ids[0] for n in range(50)] == list(range(50))
+        assert [copied.get(key(str(n))).input_ids[0] for n in range(50)] == list(range(50))
     assert held.input_ids[0] == 7
     with pytest.raises(ValueError, match="holds a store"):
         cache.copy(tmp_path / "copy")
