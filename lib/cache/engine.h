@@ -112,7 +112,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void end_run(const std::shared_ptr<Run>& run);
   void message(Severity severity, std::string_view text);
   void welcome(const Run& run, bool is_member) noexcept;
-  void tell_cut() noexcept;
 
   // ---- Moving to a new file (engine_move.cc) ----
   // Whether data.mdb is another file than this engine's by now. Costs a load and, once a second, a stat.
@@ -158,8 +157,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- Reading by place (engine_resolve.cc, prepared.cc) ----
   // The newest snapshot. While it is held its pages are not reused.
   std::shared_ptr<Snapshot> snapshot();
-  // Throws Error(kDamaged) when something that was read from the map was not there.
-  void require_read() const { environment_->require_read(); }
   // Looks every key up in one pass over one snapshot, reports what is damaged, and protects what it finds. Of
   // another sequence length where `derive_lengths`, and where that serves.
   Resolution resolve(const record::KeyList& keys, bool derive_lengths);
@@ -316,7 +313,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Populator populator_;
 
   std::atomic<bool> told_private_{false};
-  std::atomic<bool> told_cut_{false};
 
   std::atomic<bool> replaced_{false};
   std::atomic<std::uint64_t> replaced_seen_{0};  // the access table's count when this was looked into last

@@ -18,20 +18,9 @@ constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 
 }  // namespace
 
-void Engine::tell_cut() noexcept try {
-  if (told_cut_.exchange(true)) return;
-  message(Severity::kWarning,
-          fmt::format("{}: was cut short by another program while it was in use; until the store is opened "
-                      "again, this process's access times and runs are its own",
-                      (root_ / "access.shm").string()));
-} catch (const std::exception&) {
-  // No memory to say it.
-}
-
 bool Engine::replaced() noexcept {
   if (replaced_.load(std::memory_order_relaxed)) return true;
   const std::int64_t now = os::coarse_now_ns();
-  if (access_->keep_whole(now)) tell_cut();
   // The shared count tells at once, and may be wrong or lost; the file's name is the truth.
   const std::uint64_t count = access_->replaced();
   const bool being_replaced = count % 2 != 0;

@@ -25,15 +25,6 @@ bool knows(const std::vector<std::uint32_t>& table, const record::Header& header
   return header.slot < table.size() && table[header.slot] == static_cast<std::uint32_t>(header.generation);
 }
 
-// The end of a record. When the file was cut off before it, touching it is noted, or there are zeros: the
-// kernel clears the rest of the page in which a file ends.
-std::int32_t end_of(const record::Record& record) {
-  const std::span<const std::int32_t> last = record.mask.empty() ? record.ids : record.mask;
-  if (last.empty()) return -1;
-  const volatile std::int32_t& end = last.back();
-  return end;
-}
-
 void remember(std::vector<std::uint32_t>& table, const record::Header& header) {
   // The slot is one of the entry table's, so this is not larger than that.
   if (header.slot >= table.size()) table.resize(header.slot + std::size_t{1});
@@ -55,7 +46,6 @@ std::shared_ptr<Snapshot> Engine::snapshot() {
     throw Error(Errc::kIo,
                 fmt::format("{}: was replaced, and the new file cannot be opened now", data_.string()));
   }
-  environment_->require_whole();
   if (auto kept = keeper_.find(environment_->last_txnid())) return kept;
   std::shared_ptr<Snapshot> newest;
   std::shared_ptr<Snapshot> stale;  // let go of after the lock
@@ -123,10 +113,7 @@ void Engine::check(std::span<Found> found, VerifyPolicy policy) {
   std::vector<const record::Header*> checked;
   for (Found& f : found) {
     if (!f.record) continue;
-    if (f.checked && policy == VerifyPolicy::kFirst) {
-      if (end_of(*f.record) == 0) environment_->require_uncut();
-      continue;
-    }
+    if (f.checked && policy == VerifyPolicy::kFirst) continue;
     // By default the one time in this process that a record is read as a whole.
     if (policy == VerifyPolicy::kOff || record::checksum_ok(*f.record)) {
       checked.push_back(&f.record->header);
@@ -135,7 +122,6 @@ void Engine::check(std::span<Found> found, VerifyPolicy policy) {
       f.damage = "its checksum is wrong";
     }
   }
-  environment_->require_read();
   if (checked.empty()) return;
   const std::lock_guard lock(read_mutex_);
   for (const record::Header* header : checked) {
@@ -171,8 +157,6 @@ std::optional<TokenView> Engine::get(const CacheKey& key, Run& run) {
       const std::lock_guard lock(read_mutex_);
       const lmdb::ReadTransaction& transaction = snapshot->transaction();
       const auto value = transaction.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes());
-      // check() reads the end of the record, look_up() its header: so both waits for memory are one.
-      if (value && !value->empty()) __builtin_prefetch(&value->back());
       found = look_up(transaction, value, key, run.options.verify);
     }
     check({&found, 1}, run.options.verify);

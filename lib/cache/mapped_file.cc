@@ -26,11 +26,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   if (regular && status.st_size > 0) {
     size_ = static_cast<std::size_t>(status.st_size);
     base_ = mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
-    if (base_ == MAP_FAILED) {
-      error = errno;
-    } else {
-      guard_ = os::FaultGuard(base_, size_, PROT_READ);
-    }
+    if (base_ == MAP_FAILED) error = errno;
   }
   close(fd);
   if (error != 0) throw fail("read", error);
@@ -40,7 +36,6 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 }
 
 MappedFile::~MappedFile() {
-  guard_ = os::FaultGuard();
   if (base_ != nullptr) munmap(base_, size_);
 }
 

@@ -5,11 +5,9 @@
 #include <filesystem>
 #include <span>
 
-#include "os/fault_guard.h"
-
 namespace tokcask {
 
-// As long as when it was opened. What another process cuts off meanwhile reads as zeros.
+// As long as when it was opened. To touch what another process cuts off meanwhile is a signal (SIGBUS).
 class MappedFile {
  public:
   // Throws Error(kIo), also for what is not a regular file.
@@ -24,7 +22,6 @@ class MappedFile {
  private:
   std::size_t size_ = 0;
   void* base_ = nullptr;
-  os::FaultGuard guard_;
 };
 
 }  // namespace tokcask

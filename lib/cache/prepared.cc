@@ -213,7 +213,6 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
   try {
     const std::shared_ptr<Snapshot> snapshot = engine.snapshot();
     epoch = epoch_of(engine, *snapshot);
-    epoch->table->shared().keep_whole(os::coarse_now_ns());
     fetch_ahead(engine, *epoch, indices);
     const std::uint64_t stamp = engine.access().next_stamp();
     run.used(stamp);
@@ -224,7 +223,6 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
       const bool usable = !is_derived || run.options.derive_lengths;
       const auto record =
           usable ? at_place(engine, *snapshot, *epoch, indices[i], run.options.verify) : std::nullopt;
-      engine.require_read();
       if (!record) {
         rest.push_back(i);
         continue;

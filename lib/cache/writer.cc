@@ -555,7 +555,6 @@ Writer::Keys Writer::keep_same(Candidates& items) const {
     kept.push_back(&item.key());
     return true;
   });
-  environment_->require_read();
   return kept;
 }
 

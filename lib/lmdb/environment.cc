@@ -98,28 +98,14 @@ std::optional<Bytes> get_value(const Environment& environment, MDB_txn* txn, uns
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_get(txn, dbi, &k, &v);
-  environment.require_read();
   if (code == MDB_NOTFOUND) return std::nullopt;
   environment.check(code, "read");
   return bytes_of(v);
 }
 
-// How a leaf page without nodes begins. LMDB looks at the first node of a page without counting, so there are
-// zeros where its offset would be: then it is an empty key in the header.
-Bytes empty_leaf(std::size_t page_bytes) {
-  struct Leaf {
-    layout::PageHeader header;
-    std::uint64_t no_nodes;
-  };
-  static const Leaf leaf{
-      {0, 0, layout::kLeafPage, sizeof(layout::PageHeader), static_cast<std::uint16_t>(page_bytes)}, 0};
-  return std::as_bytes(std::span(&leaf, 1));
-}
-
 TableStat stat_of(const Environment& environment, MDB_txn* txn, unsigned dbi) {
   MDB_stat stat;
   const int code = mdb_stat(txn, dbi, &stat);
-  environment.require_read();
   environment.check(code, "read a table's figures");
   return {stat.ms_depth, stat.ms_branch_pages, stat.ms_leaf_pages, stat.ms_overflow_pages, stat.ms_entries};
 }
@@ -148,7 +134,7 @@ std::unique_ptr<Environment> Environment::open_linked(const std::filesystem::pat
   // LMDB opens the path more than once, and the lock file before. It was the same file each time if it still
   // is: one that was replaced does not come back.
   struct stat status{};
-  if ((self->lock_file_ && !self->lock_file_->guard()) || self->file_id() != id ||
+  if ((self->lock_file_ && !self->lock_file_->is_in_place()) || self->file_id() != id ||
       stat(name.c_str(), &status) != 0 || FileId(status.st_dev, status.st_ino) != id) {
     return nullptr;
   }
@@ -195,7 +181,7 @@ void Environment::open_tables(Mode mode) {
   check(mdb_txn_commit(txn.release()), "open its tables");
 }
 
-// Finds the map, and guards it. LMDB does not tell where it is; but a value of a read transaction lies in a
+// Finds the map. LMDB does not tell where it is; but a value of a read transaction lies in a
 // page that says by its header where in the file it is, and the map is aligned to the system's pages.
 void Environment::find_map(MDB_txn* txn) {
   constexpr MDB_dbi kMain = 1;  // has the tables' names
@@ -209,22 +195,10 @@ void Environment::find_map(MDB_txn* txn) {
   const auto* const at = static_cast<const std::byte*>(key.mv_data);
   const auto* const page = at - reinterpret_cast<std::uintptr_t>(at) % page_bytes_;
   map_ = page - layout::load<layout::PageHeader>(page).number * page_bytes_;
-  MDB_envinfo info;
-  mdb_env_info(env_, &info);
-  guard_ = os::FaultGuard(map_, info.me_mapsize, PROT_READ, empty_leaf(page_bytes_), std::byte{0xff});
 }
 
 Environment::~Environment() {
-  guard_ = os::FaultGuard();
   if (env_ == nullptr) return;
-  if (lock_file_ && lock_file_->is_cut()) {
-    // A mutex that a thread held when it was cut off is still in that thread's list of robust mutexes, which
-    // the C library writes to: its memory has to stay. Those that stay are a list.
-    static std::atomic<MDB_env*> kept{nullptr};
-    lock_file_->keep();
-    mdb_env_set_userctx(env_, kept.exchange(env_));
-    return;
-  }
   if (lock_file_) lock_file_->closing();
   mdb_env_close(env_);
 }
@@ -292,54 +266,6 @@ void Environment::sync() const {
   check(mdb_env_sync(env_, kAlsoWithNoSync), "sync");
 }
 
-void Environment::require_whole() const {
-  if (lock_file_ && lock_file_->hit()) throw lock_file_error();
-  if (guard_.hit() || looked_ns_.load(std::memory_order_relaxed) != os::coarse_now_ns() ||
-      looked_txnid_.load(std::memory_order_relaxed) != last_txnid()) {
-    require_uncut();
-  }
-}
-
-void Environment::require_uncut() const {
-  const std::int64_t tick = os::coarse_now_ns();
-  const bool hit = guard_.hit();
-  if (lock_file_ && lock_file_->is_cut()) throw lock_file_error();
-  // Before the length is read: another thread may see a longer file meanwhile.
-  const std::uint64_t longest = longest_.load(std::memory_order_acquire);
-  const std::uint64_t bytes = file_bytes();
-  if (bytes < longest) cut_.store(true, std::memory_order_relaxed);
-  if (hit || cut_.load(std::memory_order_relaxed)) {
-    throw Error(
-        Errc::kDamaged,
-        fmt::format("{}: was cut off while it was open, or its disk fails: it had {} bytes; close it and "
-                    "open it again for writing: that saves what is left. Views of it that are still held "
-                    "may have ids of -1 now",
-                    path_.string(), longest));
-  }
-  for (std::uint64_t known = longest; bytes > known;) {
-    if (longest_.compare_exchange_weak(known, bytes, std::memory_order_release)) break;
-  }
-  looked_txnid_.store(last_txnid(), std::memory_order_relaxed);
-  looked_ns_.store(tick, std::memory_order_relaxed);
-}
-
-void Environment::require_locks(std::uint64_t begun, std::uint64_t least) const {
-  require_read();
-  if (!lock_file_ || begun >= least) return;
-  lock_file_->note_wrong();
-  throw lock_file_error();
-}
-
-Error Environment::lock_file_error() const {
-  return {
-      Errc::kIo,
-      fmt::format(
-          "{}: its lock file was cut short or overwritten while it was open, so processes do not see each "
-          "other any more; nothing that was committed is lost: close it in all "
-          "processes, then open it again",
-          path_.string())};
-}
-
 void Environment::read_ahead(std::uint64_t offset, std::uint64_t bytes) const noexcept {
   // What posix_fadvise brings lies in the page cache page by page, whoever uses it later. What is touched in
   // a mapping for which large pages are asked lies there in large pieces, if the file system has them, and is
@@ -400,44 +326,20 @@ int Environment::clear_dead_readers() const noexcept {
 // ---- ReadTransaction ----
 
 ReadTransaction::ReadTransaction(const Environment& environment) : environment_(&environment) {
-  environment.require_whole();
-  const std::uint64_t least = least_id();
   int code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   if (code == MDB_READERS_FULL && environment.clear_dead_readers() > 0) {
     code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   }
   environment.check(code, "begin a snapshot");
-  try {
-    environment.require_locks(id(), least);
-  } catch (...) {
-    mdb_txn_abort(txn_);
-    throw;
-  }
 }
 
 ReadTransaction::~ReadTransaction() {
   if (txn_ != nullptr) mdb_txn_abort(txn_);
 }
 
-// A commit is in the data file a moment before it is in the lock file, where a snapshot begins.
-std::uint64_t ReadTransaction::least_id() const noexcept {
-  const std::uint64_t last = environment_->last_txnid();
-  return last - std::min<std::uint64_t>(last, 1);
-}
-
 void ReadTransaction::reset() noexcept { mdb_txn_reset(txn_); }
 
-void ReadTransaction::renew() {
-  environment_->require_whole();
-  const std::uint64_t least = least_id();
-  environment_->check(mdb_txn_renew(txn_), "renew a snapshot");
-  try {
-    environment_->require_locks(id(), least);
-  } catch (...) {
-    mdb_txn_reset(txn_);
-    throw;
-  }
-}
+void ReadTransaction::renew() { environment_->check(mdb_txn_renew(txn_), "renew a snapshot"); }
 
 std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
 
@@ -466,23 +368,13 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
     const auto* const numbers = static_cast<const std::uint64_t*>(value.mv_data) + 1;
     record.pages = {numbers, std::min<std::size_t>(record.count, value.mv_size / sizeof record.count - 1)};
   }
-  environment_->require_read();
   return list;
 }
 
 // ---- WriteTransaction ----
 
 WriteTransaction::WriteTransaction(const Environment& environment) : environment_(&environment) {
-  environment.require_whole();
-  // Readers that are not in the table any more would have their pages overwritten.
-  if (environment.lock_file_ && environment.lock_file_->is_cut()) throw environment.lock_file_error();
   environment.check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write");
-  try {
-    environment.require_locks(mdb_txn_id(txn_), environment.last_txnid() + 1);
-  } catch (...) {
-    mdb_txn_abort(txn_);
-    throw;
-  }
 }
 
 WriteTransaction::~WriteTransaction() {
@@ -542,13 +434,11 @@ bool WriteTransaction::erase(Table table, Bytes key) {
 }
 
 void WriteTransaction::commit() {
-  environment_->require_read();
   // Nothing is written before, or so much that the file will be walked once more.
   const bool clean = environment_->is_clean();
   // LMDB frees the transaction whether or not the commit succeeds.
   environment_->check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit");
   if (clean) environment_->move_mark();
-  environment_->require_whole();  // the file may be longer now
 }
 
 // ---- Cursor ----
@@ -572,7 +462,6 @@ std::optional<Cursor::Entry> move(const Environment& environment, MDB_cursor* cu
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_cursor_get(cursor, &k, &v, how);
-  environment.require_read();
   if (code == MDB_NOTFOUND) return std::nullopt;
   environment.check(code, "read");
   return Cursor::Entry{bytes_of(k), bytes_of(v)};

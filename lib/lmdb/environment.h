@@ -34,7 +34,6 @@
 
 #include "lmdb/clean_mark.h"
 #include "lmdb/lock_file.h"
-#include "os/fault_guard.h"
 
 struct stat;
 struct MDB_env;
@@ -99,18 +98,6 @@ class Environment {
   [[nodiscard]] FileId file_id() const;
   // Makes all that was committed durable; for kCreate.
   void sync() const;
-  // Throws Error(kDamaged) when the file is shorter than it was, or a page of it could not be read, and
-  // Error(kIo) when that is so of the lock file. Looks at their lengths at most once per tick of the coarse
-  // clock, 1 to 4 ms. Transactions do this when they begin.
-  void require_whole() const;
-  // The same, and looks now.
-  void require_uncut() const;
-  // Throws that error when a page that was touched is not there. Whoever has read of a value itself asks this
-  // before it believes what it read: in the place of such a page are bytes of 255, so ids of -1, behind a
-  // page header that is empty to LMDB. All members of transactions and cursors ask it.
-  void require_read() const {
-    if (guard_.hit() || (lock_file_ && lock_file_->hit())) require_whole();
-  }
   // While one lives, commits wait for the kernel's tick where the clean mark cannot be moved on otherwise:
   // for what is committed when a store is closed.
   class Closing {
@@ -158,10 +145,6 @@ class Environment {
   [[nodiscard]] bool is_clean() const noexcept;
   void move_mark() const noexcept;
   void find_map(MDB_txn* txn);
-  // Throws Error(kIo) when the lock file is cut, or has begun a transaction of an id that is less than
-  // `least`.
-  void require_locks(std::uint64_t begun, std::uint64_t least) const;
-  [[nodiscard]] Error lock_file_error() const;
 
   std::unique_ptr<LockFile> lock_file_;       // null: without one
   std::optional<CleanMark> clean_mark_;       // where there is a lock file
@@ -172,11 +155,6 @@ class Environment {
   std::size_t page_bytes_ = 0;
   const std::byte* map_ = nullptr;
   bool read_only_ = false;
-  mutable std::atomic<std::uint64_t> longest_{0};   // that the file was seen to be
-  mutable std::atomic<std::int64_t> looked_ns_{0};  // coarse clock
-  mutable std::atomic<std::uint64_t> looked_txnid_{0};
-  mutable std::atomic<bool> cut_{false};  // for ever: what is written behind the cut mends nothing
-  os::FaultGuard guard_;
 };
 
 // A snapshot of the store. While it is active its pages are not reused; reset() gives the snapshot up but
@@ -202,7 +180,6 @@ class ReadTransaction {
 
  private:
   friend class Cursor;
-  [[nodiscard]] std::uint64_t least_id() const noexcept;
 
   const Environment* environment_;
   MDB_txn* txn_ = nullptr;

@@ -2,17 +2,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cinttypes>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <limits>
 #include <string>
 #include <thread>
@@ -130,37 +126,9 @@ void LockFile::opened() const noexcept { set(lock_fd_, F_UNLCK, kLastByte); }
 
 void LockFile::closing() const noexcept { set(lock_fd_, F_RDLCK, 0); }
 
-void LockFile::keep() noexcept {
-  guard_.keep();
-  lock_fd_ = -1;
-}
-
-bool LockFile::guard() {
+bool LockFile::is_in_place() const noexcept {
   struct stat status{};
-  if (stat(path_.c_str(), &status) != 0 || status.st_ino != inode_) return false;
-  // LMDB does not tell where it has mapped the file. Its name ends with that of its directory, by which it is
-  // told from those of other file systems.
-  const std::string name = "/" + (path_.parent_path().filename() / path_.filename()).string();
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    std::uintptr_t begin = 0;
-    std::uintptr_t end = 0;
-    std::uint64_t inode = 0;
-    if (line.ends_with(name) &&
-        std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %" SCNu64, &begin, &end, &inode) ==
-            3 &&
-        inode == inode_) {
-      guard_ = os::FaultGuard(reinterpret_cast<const void*>(begin), end - begin, PROT_READ | PROT_WRITE);
-    }
-  }
-  return true;
-}
-
-bool LockFile::is_cut() const noexcept {
-  struct stat status{};
-  if (hit() || (stat(path_.c_str(), &status) == 0 && status.st_ino == inode_ && is_short(status)))
-    cut_.store(true, std::memory_order_relaxed);
-  return cut_.load(std::memory_order_relaxed);
+  return stat(path_.c_str(), &status) == 0 && status.st_ino == inode_;
 }
 
 }  // namespace tokcask::lmdb

@@ -1,11 +1,9 @@
-// LMDB's lock file, lock.mdb, from outside: that all who have a data file open share one, and that it is
-// whole.
+// LMDB's lock file, lock.mdb, from outside: that all who have a data file open share one.
 //
 // In it are LMDB's mutexes, the number of the newest transaction and the table of readers, in shared memory
 // that LMDB believes. Two processes with two lock files for one data file do not see each other: one would
 // reuse pages that the other reads. That may come about when lock.mdb is removed or replaced while it is in
-// use, or when the data file is reached by two names (a hard link). One that is cut short has lost readers,
-// or the newest transaction, and touching what is gone is a signal.
+// use, or when the data file is reached by two names (a hard link).
 //
 // So whoever opens a lock file says so in the data file itself, which is one whatever its names are: by a
 // read lock (F_OFD_SETLK) on the byte whose offset is the number of the lock file's inode. Such locks go with
@@ -25,12 +23,9 @@
 
 #include <sys/types.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-
-#include "os/fault_guard.h"
 
 namespace tokcask::lmdb {
 
@@ -56,20 +51,10 @@ class LockFile {
 
   // LMDB has opened it, and others may.
   void opened() const noexcept;
-  // Guards what LMDB has mapped. Returns false if that may be another file.
-  bool guard();
+  // Whether the file by that name is the one that was claimed.
+  [[nodiscard]] bool is_in_place() const noexcept;
   // LMDB is about to close it.
   void closing() const noexcept;
-
-  // What LMDB has open and mapped stays so for ever. Closing a descriptor would drop LMDB's locks.
-  void keep() noexcept;
-
-  // Whether something was cut off that this process has touched.
-  [[nodiscard]] bool hit() const noexcept { return guard_.hit(); }
-  // That, or whether it is shorter than LMDB needs it, or was found to be wrong; once so, for ever. A look at
-  // its length.
-  [[nodiscard]] bool is_cut() const noexcept;
-  void note_wrong() const noexcept { cut_.store(true, std::memory_order_relaxed); }
 
  private:
   [[nodiscard]] bool claim();
@@ -78,8 +63,6 @@ class LockFile {
   int data_fd_ = -1;
   int lock_fd_ = -1;
   ino_t inode_ = 0;
-  mutable std::atomic<bool> cut_{false};
-  os::FaultGuard guard_;
 };
 
 }  // namespace tokcask::lmdb

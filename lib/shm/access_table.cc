@@ -125,13 +125,10 @@ bool AccessTable::attach(const std::filesystem::path& file, const Uuid& uuid) {
 
       auto* const base = static_cast<std::byte*>(mapping->region.get_address());
       auto* const header = reinterpret_cast<Header*>(base);
-      // Before anything is touched: it may be cut short at any moment.
-      whole_.guard(base, bytes, PROT_READ | PROT_WRITE);
       const std::uint64_t clock = header->clock.load(std::memory_order_relaxed);
       if (std::memcmp(header->magic, kMagic, sizeof kMagic) != 0 || header->version != kVersion ||
           // A clock further ahead is damage, not one that was set back.
           header->uuid != uuid || clock > os::now_ns() + os::kMostAheadNs) {
-        whole_.release();
         return false;
       }
       header_ = header;
@@ -190,7 +187,7 @@ void AccessTable::raise_clock(std::uint64_t floor) noexcept { store_max(last_sta
 std::uint64_t AccessTable::usable_blocks() const noexcept {
   // The header is not believed where the file does not bear it out: touching a page beyond its end is fatal.
   std::uint64_t usable = std::min(header_->blocks.load(std::memory_order_acquire), reserved_blocks_);
-  if (fd_ >= 0 && !whole_.is_cut()) {
+  if (fd_ >= 0) {
     struct stat status{};
     if (fstat(fd_, &status) != 0) return 0;
     const auto in_file = static_cast<std::uint64_t>(status.st_size) / kBlockBytes;
@@ -247,19 +244,12 @@ bool AccessTable::grow(std::uint64_t slots) {
   if (needed > reserved_blocks_) return false;
   const std::uint64_t blocks = std::min(std::max(std::bit_ceil(needed), kFirstBlocks), reserved_blocks_);
   // Real disk blocks: a hole on a full disk would be a signal at the first touch.
-  if (fd_ >= 0 && !whole_.is_cut() &&
+  if (fd_ >= 0 &&
       posix_fallocate(fd_, 0, static_cast<off_t>((kFirstStampBlock + blocks) * kBlockBytes)) != 0) {
     return false;
   }
   store_max(header_->blocks, blocks);
   return true;
-}
-
-bool AccessTable::keep_whole(std::int64_t tick) noexcept {
-  if (fd_ < 0) return false;
-  const std::uint64_t blocks = kFirstStampBlock + known_blocks_.load(std::memory_order_relaxed);
-  return whole_.keep(tick, fd_, header_, blocks * kBlockBytes,
-                     (kFirstStampBlock + reserved_blocks_) * kBlockBytes, PROT_READ | PROT_WRITE);
 }
 
 void AccessTable::take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take) {

@@ -29,7 +29,6 @@
 
 #include "shm/run_table.h"
 #include "shm/uuid.h"
-#include "shm/whole.h"
 
 namespace tokcask::shm {
 
@@ -70,10 +69,6 @@ class AccessTable {
   // accesses of the slots beyond are not recorded.
   bool grow(std::uint64_t slots);
 
-  // Keeps a file that was cut short from being a signal (see whole.h): the table is this process's own from
-  // then on. Returns whether it is.
-  bool keep_whole(std::int64_t tick) noexcept;
-
   // Calls `take(block number, its 510 stamps)` for each block touched since the last call that took it.
   void take_dirty(const std::function<void(std::uint64_t, std::span<const std::uint64_t>)>& take);
 
@@ -111,7 +106,6 @@ class AccessTable {
   Block* blocks_ = nullptr;
   std::uint64_t reserved_blocks_ = 0;
   int fd_ = -1;  // -1: private
-  Whole whole_;
   // Blocks that are known to lie inside the file. It never shrinks, unless somebody damages it.
   mutable std::atomic<std::uint64_t> known_blocks_{0};
   std::atomic<std::uint64_t> last_stamp_{0};

@@ -204,7 +204,6 @@ std::unique_ptr<KeyTable> KeyTable::attach(const fs::path& directory, const Uuid
     }
     mapping->region = ipc::mapped_region(mapping->file, ipc::read_only, 0, kBlockBytes + header.body_bytes());
     table->point_into(static_cast<const std::byte*>(mapping->region.get_address()) + kBlockBytes, header);
-    table->whole_.guard(mapping->region.get_address(), mapping->region.get_size(), PROT_READ);
     table->mapping_ = std::move(mapping);
     return table;
   } catch (const ipc::interprocess_exception&) {
@@ -266,15 +265,7 @@ std::unique_ptr<KeyTable> KeyTable::publish(const fs::path& directory, const Key
   return table;
 }
 
-void KeyTable::keep_whole(std::int64_t tick) const noexcept {
-  if (file_.empty()) return;
-  const std::size_t bytes = mapping_->region.get_size();
-  whole_.keep(tick, mapping_->file.get_mapping_handle().handle, mapping_->region.get_address(), bytes, bytes,
-              PROT_READ);
-}
-
 KeyTable::~KeyTable() {
-  whole_.release();
   if (file_.empty() || !mapping_) return;
   mapping_.reset();
   try {

@@ -31,7 +31,6 @@
 #include <string>
 
 #include "shm/uuid.h"
-#include "shm/whole.h"
 
 namespace tokcask::shm {
 
@@ -88,9 +87,6 @@ class KeyTable {
   KeyTable(const KeyTable&) = delete;
   KeyTable& operator=(const KeyTable&) = delete;
 
-  // Keeps a file that was cut short from being a signal: what is missing reads as zeros (see whole.h).
-  void keep_whole(std::int64_t tick) const noexcept;
-
   [[nodiscard]] const Uuid& store() const noexcept { return store_; }
   [[nodiscard]] std::uint64_t txnid() const noexcept { return txnid_; }
   [[nodiscard]] std::int64_t data_mtime_ns() const noexcept { return data_mtime_ns_; }
@@ -107,7 +103,6 @@ class KeyTable {
                             std::uint64_t keep_bytes);
 
   std::unique_ptr<Mapping> mapping_;
-  mutable Whole whole_;
   std::filesystem::path file_;  // empty: private
   Uuid store_{};
   std::uint64_t txnid_ = 0;

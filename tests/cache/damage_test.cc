@@ -371,75 +371,7 @@ TEST_CASE("counts in the store row that cannot be are not counted to") {
   CHECK(cache.clear() > 0);
 }
 
-TEST_CASE("a file that is cut off within a page: no zeros for ids, not even at once") {
-  Fixture f;
-  auto cache = f.open();
-  cache.put(key(1), {.input_ids = ids(1, 5000)});
-  cache.flush();
-  // Where the record ends.
-  std::ifstream stream(f.data(), std::ios::binary);
-  const std::string file{std::istreambuf_iterator<char>(stream), {}};
-  const Ids all = ids(1, 5000);
-  const std::string last(reinterpret_cast<const char*>(&all[4992]), 8 * sizeof all[0]);
-  const std::size_t end = file.rfind(last);
-  REQUIRE(end != std::string::npos);
-  REQUIRE(end % 4096 > 64);
-  const auto view = cache.get(key(1));  // checked now
-  REQUIRE(view);
-  std::filesystem::resize_file(f.data(), end);
-  CHECK_FALSE(cache.get(key(1)));
-  CHECK(view->input_ids().back() == 0);
-  f.expect_damage();
-}
-
 // ---- When what is checked ----
-
-TEST_CASE("a file that is cut off while it is open gives misses, no signal, and is saved by the next open") {
-  Fixture f;
-  constexpr std::uint64_t kEntries = 200;
-  {
-    auto cache = f.open();
-    for (std::uint64_t i = 0; i < kEntries; ++i) cache.put(key(i), {.input_ids = ids(i, 1500)});
-    cache.flush();
-    std::vector<std::optional<TokenView>> held;
-    for (std::uint64_t i = 0; i < kEntries; ++i) held.push_back(cache.get(key(i)));
-    std::filesystem::resize_file(f.data(), f.file_bytes() / 2);
-    SUBCASE("before its length is looked at again") {}
-    SUBCASE("after that") { std::this_thread::sleep_for(std::chrono::milliseconds(12)); }
-    for (std::uint64_t i = 0; i < kEntries; ++i) CHECK_FALSE(cache.get(key(i)));
-    CHECK(f.messages.count("was cut off") == 1);
-    // What was handed out before is what it was, or ids that no tokenizer makes.
-    std::size_t gone = 0;
-    for (std::uint64_t i = 0; i < kEntries; ++i) {
-      const Ids now = copy_of(held[i]->input_ids());
-      if (now == ids(i, 1500)) continue;
-      ++gone;
-      CHECK(std::find(now.begin(), now.end(), -1) != now.end());
-    }
-    CHECK(gone > 0);
-    CHECK(gone < kEntries);
-    held.clear();
-    CHECK_FALSE(cache.verify().structure_ok);
-    cache.put(key(1000), {.input_ids = ids(1000, 10)});
-    error_of(Errc::kDamaged, [&] { cache.flush(); });
-    SUBCASE("closed and opened") {
-      error_of(Errc::kDamaged, [&] { cache.close(); });
-    }
-    SUBCASE("repaired while it is open") {
-      CHECK(cache.verify({.repair = true}).repaired);
-      CHECK(cache.get(key(1000)));
-    }
-  }
-  auto cache = f.open();
-  std::size_t found = 0;
-  for (std::uint64_t i = 0; i < kEntries; ++i) {
-    const auto view = cache.get(key(i));
-    if (!view) continue;
-    ++found;
-    CHECK(copy_of(view->input_ids()) == ids(i, 1500));
-  }
-  CHECK(found > 60);
-}
 
 TEST_CASE("checksums are compared never, once per process, or always") {
   Fixture f;

@@ -198,7 +198,6 @@ class Campaign {
   static void harm(const fs::path& root, const Later& later) {
     const fs::path file = root / later.file;
     std::error_code error;
-    if (!later.change) return fs::resize_file(file, later.size, error);
     if (!fs::exists(file)) return;
     Bytes bytes = read_bytes(file);
     const std::size_t before = bytes.size();

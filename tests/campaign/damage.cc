@@ -15,7 +15,7 @@ namespace layout = lmdb::layout;
 using lmdb::test::Anatomy;
 
 constexpr std::array<KindFacts, kKinds> kFacts = {{
-    {Kind::kBit, "bit", "one bit", 12, true},
+    {Kind::kBit, "bit", "one bit", 14, true},
     {Kind::kByte, "byte", "one byte", 8, true},
     {Kind::kZero, "zero", "a page of zeros", 8, true},
     {Kind::kNoise, "noise", "a page of random bytes", 8, true},
@@ -33,8 +33,6 @@ constexpr std::array<KindFacts, kKinds> kFacts = {{
     {Kind::kEverything, "everything", "all files", 3, true},
     {Kind::kAccessLive, "access-live", "access.shm, mapped", 3, false},
     {Kind::kKeysLive, "keys-live", "key table, mapped", 2, false},
-    {Kind::kCutLive, "cut-live", "data.mdb cut while open", 1, true},
-    {Kind::kTablesCutLive, "tables-cut-live", "tables cut while mapped", 1, false},
 }};
 
 // A page, or the pages of one value.
@@ -88,16 +86,6 @@ class Surgeon {
         return later(damage, "access.shm", *sample_.files.access);
       case Kind::kKeysLive:
         return later(damage, sample_.keys_name, *sample_.files.keys);
-      case Kind::kCutLive:
-        damage.later = {"data.mdb", {}, chance(data.size())};
-        return say(damage, "data.mdb cut to {} of {} bytes while open", damage.later.size, data.size());
-      case Kind::kTablesCutLive: {
-        const bool access = chance(2) == 0;
-        damage.later = {access ? "access.shm" : sample_.keys_name,
-                        {},
-                        chance((access ? sample_.files.access : sample_.files.keys)->size())};
-        return say(damage, "{} cut to {} bytes while mapped", damage.later.file, damage.later.size);
-      }
     }
   }
 
@@ -305,7 +293,7 @@ class Surgeon {
 
   void later(DamagedStore& damage, const std::string& file, const Bytes& bytes) {
     std::string what;
-    damage.later = {file, harm(what, bytes.size(), false), 0, chance(2) == 0};
+    damage.later = {file, harm(what, bytes.size(), false), chance(2) == 0};
     say(damage, "{} while open{}: {}", file, damage.later.after_use ? " and used" : "", what);
   }
 

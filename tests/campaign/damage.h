@@ -26,13 +26,11 @@ enum class Kind {
   kAccess,   // access.shm
   kKeys,     // a key table
   kWriteLock,
-  kEverything,     // data.mdb and all the other files
-  kAccessLive,     // access.shm, while it is mapped
-  kKeysLive,       // a key table, while it is mapped
-  kCutLive,        // data.mdb cut short while it is open
-  kTablesCutLive,  // access.shm or a key table cut short while it is mapped
+  kEverything,  // data.mdb and all the other files
+  kAccessLive,  // access.shm, while it is mapped
+  kKeysLive,    // a key table, while it is mapped
 };
-inline constexpr std::size_t kKinds = 20;
+inline constexpr std::size_t kKinds = 18;
 
 struct KindFacts {
   Kind kind;
@@ -47,8 +45,7 @@ struct KindFacts {
 // What is done later to a store that is open: the file, relative to the store's directory, and how.
 struct Later {
   std::string file;
-  std::function<void(Bytes&)> change;  // empty: `size` only
-  std::size_t size = 0;
+  std::function<void(Bytes&)> change;
   bool after_use = false;  // of a key table: when all items were read once
 };
 

@@ -1,5 +1,5 @@
-// LMDB's lock file is cut short, removed or replaced, and one data file has two names: nobody is ended or
-// hangs, nobody reads what was not stored, and two that do not see each other are never let in.
+// LMDB's lock file is removed or replaced, and one data file has two names: nobody hangs, nobody reads what
+// was not stored, and two that do not see each other are never let in.
 #include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -63,95 +63,6 @@ std::string refusal(const fs::path& root, bool read_only) {
 }
 
 }  // namespace
-
-TEST_CASE(
-    "the lock file is cut short while the store is open: right tokens or a clear error, also afterwards") {
-  Fixture f;
-  fill(f);
-  const std::uintmax_t whole = fs::file_size(lock_file(f));
-  for (const std::uintmax_t bytes :
-       {std::uintmax_t{0}, std::uintmax_t{20}, std::uintmax_t{100}, std::uintmax_t{4096}, whole - 4096}) {
-    for (const bool grown_again : {false, true}) {
-      CAPTURE(bytes);
-      CAPTURE(grown_again);
-      {
-        auto cache = f.open();
-        const auto held = cache.get(key(7)).value();
-        fs::resize_file(lock_file(f), bytes);
-        if (grown_again) fs::resize_file(lock_file(f), whole);
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));  // a tick of the coarse clock
-        right_or_missing(cache);
-        cache.put(key(1000), {.input_ids = ids(1, 3000)});
-        try {
-          cache.flush();
-        } catch (const Error& error) {
-          CAPTURE(error.what());
-          CHECK(std::string(error.what()).find("lock file") != std::string::npos);
-          CHECK(std::string(error.what()).find("open it again") != std::string::npos);
-        }
-        CHECK(copy_of(held.input_ids()) == ids(7, 700));
-        try {
-          cache.close();
-        } catch (const Error&) {
-        }
-      }
-      auto cache = f.open();
-      CHECK(right_or_missing(cache) == kEntries);
-      cache.put(key(2000), {.input_ids = ids(2, 10)});
-      cache.flush();
-    }
-  }
-}
-
-TEST_CASE("the lock file is cut short again and again while processes read and write: nobody is ended") {
-  Fixture f;
-  fill(f);
-  for (int round = 0; round < 20; ++round) {
-    const auto live = [&](bool writes) {
-      return [&, writes](const Line& line) {
-        alarm(60);
-        auto cache = TokenizedCache::open(
-            f.root(), {.read_only = !writes, .on_message = [](Severity, std::string_view) {}});
-        line.tell(1);
-        const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(60);
-        for (std::uint64_t n = 0; std::chrono::steady_clock::now() < end; ++n) {
-          const std::uint64_t i = n % kEntries;
-          const auto view = cache.get(key(i));
-          if (view && copy_of(view->input_ids()) != ids(i, 100 * i)) return false;
-          if (!writes) continue;
-          try {
-            cache.put(key(100 + i), {.input_ids = ids(i, 2000)});
-            cache.flush();
-          } catch (const Error&) {
-          }
-        }
-        try {
-          cache.close();
-        } catch (const Error&) {
-        }
-        // The C library's list of the mutexes of this thread is used again.
-        try {
-          auto again = TokenizedCache::open(f.root(), {.on_message = [](Severity, std::string_view) {}});
-          again.put(key(1), {.input_ids = ids(1, 100)});
-          again.flush();
-        } catch (const Error&) {
-          // Others have the old one open.
-        }
-        return true;
-      };
-    };
-    Child writer(live(true));
-    Child reader(live(false));
-    CHECK(writer.line().hear() == 1);
-    CHECK(reader.line().hear() == 1);
-    std::this_thread::sleep_for(std::chrono::milliseconds(round));
-    fs::resize_file(lock_file(f), static_cast<std::uintmax_t>(round % 4) * 1500);
-    CHECK(writer.succeeded());
-    CHECK(reader.succeeded());
-    auto cache = f.open();
-    CHECK(right_or_missing(cache) == kEntries);
-  }
-}
 
 TEST_CASE(
     "the lock file is removed or replaced while the store is open: others are refused until it is closed") {

@@ -110,40 +110,6 @@ TEST_CASE("a stamp far in the future is damage: it is no access, and the next on
   CHECK(table->stamp(7) == now);
 }
 
-TEST_CASE("a table that is cut short while it is mapped goes on in memory of its own") {
-  for (const std::uintmax_t left : {std::uintmax_t{0}, std::uintmax_t{100}, std::uintmax_t{70'000}}) {
-    CAPTURE(left);
-    const Directory d;
-    CHECK(elsewhere([&] {
-      const auto table = AccessTable::open(d.path, kUuid);
-      if (!table->grow(100'000)) return false;
-      table->touch(99'999, 5);
-      if (table->keep_whole(1)) return false;
-      std::filesystem::resize_file(d.path / "access.shm", left);
-      if (table->keep_whole(1) || !table->keep_whole(2)) return false;  // once per tick
-      const std::uint64_t stamp = table->next_stamp();
-      table->touch(99'999, stamp);
-      table->runs().sweep();
-      return table->keep_whole(3) && table->stamp(99'999) == stamp && table->grow(1'000'000);
-    }));
-  }
-}
-
-TEST_CASE("a table that is cut short at any moment of its opening is made anew") {
-  const Directory d;
-  CHECK(elsewhere([&] {
-    alarm(60);
-    std::atomic<bool> done{false};
-    std::thread cutter([&] {
-      while (!done) static_cast<void>(truncate((d.path / "access.shm").c_str(), 0));
-    });
-    for (std::uint32_t i = 0; i < 2000; ++i) AccessTable::open(d.path, kUuid)->touch(i % 1000, 1);
-    done = true;
-    cutter.join();
-    return true;
-  }));
-}
-
 TEST_CASE("another store's table is not used, and where no file can be the table is private") {
   const Directory d;
   AccessTable::open(d.path, kUuid)->touch(1, 10);

@@ -191,19 +191,6 @@ TEST_CASE("a table whose number of keys is more than the file can hold is not ta
   CHECK_FALSE(KeyTable::attach(d.path, kUuid, content.keys, kKeep));
 }
 
-TEST_CASE("a table that is cut short while it is mapped reads as zeros from there on") {
-  const Directory d;
-  const Content content(10'001);
-  CHECK(elsewhere([&] {
-    const auto table = KeyTable::publish(d.path, content.table());
-    std::filesystem::resize_file(files_in(d).front(), 4096 + 24 * 100);
-    table->keep_whole(1);
-    const Place last = table->places().back();
-    return table->places()[99] == content.places[99] && last == Place{} &&
-           table->keys().back() == std::byte{0};
-  }));
-}
-
 TEST_CASE("a newer table takes the place of one that is in use, which stays as it is") {
   const Directory d;
   const Content old(100, 1);
