@@ -315,7 +315,6 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::atomic<bool> told_private_{false};
 
   std::atomic<bool> replaced_{false};
-  std::atomic<std::uint64_t> replaced_seen_{0};  // the access table's count when this was looked into last
   std::atomic<std::int64_t> look_again_ns_{0};   // steady clock
   FileId made_{};                                // not changed once has_made_ is set
   std::atomic<bool> has_made_{false};

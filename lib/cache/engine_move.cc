@@ -21,14 +21,7 @@ constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 bool Engine::replaced() noexcept {
   if (replaced_.load(std::memory_order_relaxed)) return true;
   const std::int64_t now = os::coarse_now_ns();
-  // The shared count tells at once, and may be wrong or lost; the file's name is the truth.
-  const std::uint64_t count = access_->replaced();
-  const bool being_replaced = count % 2 != 0;
-  if (!being_replaced && count == replaced_seen_.load(std::memory_order_relaxed) &&
-      now < look_again_ns_.load(std::memory_order_relaxed)) {
-    return false;
-  }
-  replaced_seen_.store(count, std::memory_order_relaxed);
+  if (now < look_again_ns_.load(std::memory_order_relaxed)) return false;
   look_again_ns_.store(now + kNsPerSecond, std::memory_order_relaxed);
   std::optional<FileId> current;
   try {

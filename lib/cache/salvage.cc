@@ -183,8 +183,7 @@ std::uint64_t rebuild(const Remains& remains, const shm::AccessTable* access, co
   return count;
 }
 
-// Of the old store, if there is one: for access times that were not written to it yet, and for those who have
-// it open.
+// Of the old store, if there is one: for access times that were not written to it yet.
 std::unique_ptr<shm::AccessTable> access_table_of(const fs::path& root, const Remains& remains) {
   std::error_code ignored;
   if (!remains.store || !fs::exists(root / "access.shm", ignored)) return nullptr;
@@ -234,7 +233,6 @@ Recovery recover(const fs::path& root, std::optional<std::uint64_t> max_bytes, b
   }
   files::SetAside aside(root);
   recovery.file = fresh.install();
-  if (access) access->note_replaced();
   aside.keep();
   recovery.kept = aside.path();
   return recovery;

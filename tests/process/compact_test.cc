@@ -84,49 +84,6 @@ bool put_for_ever(const Fixture& f, std::uint64_t from, const Line& line) {
 
 }  // namespace
 
-TEST_CASE("who replaces the file and is killed before saying so leaves nobody behind on the old one") {
-  Fixture f;
-  {
-    auto cache = f.open();
-    fill(cache, 0, 10);
-  }
-  const fs::path later = f.directory() / "later";
-  fs::create_directory(later);
-  fs::copy_file(f.data(), later / "data.mdb");
-  {
-    auto cache = TokenizedCache::open(later, {.on_message = f.messages.sink()});
-    fill(cache, 10, 20);
-  }
-  shm::Uuid uuid{};
-  const auto table = [&] {
-    std::ifstream(f.root() / "access.shm", std::ios::binary)
-        .seekg(16)
-        .read(reinterpret_cast<char*>(uuid.data()), sizeof uuid);
-    return shm::AccessTable::open(f.root(), uuid);
-  };
-  Child reader([&](const Line& line) {
-    auto cache = f.open({.read_only = true});
-    bool before = has_all(cache, 0, 10);
-    line.tell(1);
-    line.hear();
-    before = before && !cache.get(key(10));  // sees that the file is about to be replaced
-    line.tell(2);
-    line.hear();
-    return before && has_all(cache, 0, 20);
-  });
-  REQUIRE(reader.line().hear() == 1);
-  table()->begin_replacing();
-  reader.line().tell(1);
-  REQUIRE(reader.line().hear() == 2);
-  fs::rename(later / "data.mdb", f.data());
-  reader.line().tell(2);
-  CHECK(reader.succeeded());
-  CHECK(table()->replaced() % 2 == 1);
-  auto cache = f.open();
-  fill(cache, 20, 30);
-  CHECK(table()->replaced() % 2 == 0);
-}
-
 TEST_CASE("two processes write while a third compacts again and again: nothing acknowledged is lost") {
   Fixture f;
   f.open().close();
