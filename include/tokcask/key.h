@@ -15,6 +15,10 @@ namespace tokcask {
 // Section, tokenizer and sequence length together name one tokenization. A change to any of the three is a
 // different key, so an entry can never be served for a text, a tokenizer or a length it was not made with.
 //
+// The contract of keys: a key is made of content, so under one key there is one sequence of tokens, for ever.
+// Whoever puts other tokens under a key gets those of the last put, as long as the store's file is whole.
+// After damage to the file a look-up may give the tokens of any of the puts.
+//
 // Canonical form, which is also the LMDB key: `section_id|tokenizer_sha|sequence_len`, the length in decimal
 // without sign or leading zero. Neither string may be empty or hold '|', NUL, or any control character, and
 // the whole may be at most kMaxCanonicalBytes long.

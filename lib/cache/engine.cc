@@ -90,10 +90,8 @@ int Engine::require_alone(std::size_t handles) {
 
 // What is told, and begun, for a new handle. None of it is worth failing for.
 void Engine::welcome(const Run& run, bool is_member) noexcept try {
-  if (const std::string& why = access_->why_private(); !why.empty() && !private_told_.exchange(true)) {
-    message(Severity::kWarning, fmt::format("{}: cannot share access times with other processes: {}",
-                                            (root_ / "access.shm").string(), why));
-  }
+  if (const std::string what = access_->shortcoming(); !what.empty() && !private_told_.exchange(true))
+    message(Severity::kWarning, fmt::format("{}: {}", (root_ / "access.shm").string(), what));
   if (run.options.populate) populator_.read_all();
   if (!is_member && !run.options.observe) {
     message(Severity::kWarning,

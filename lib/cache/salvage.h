@@ -2,7 +2,8 @@
 // place of the damaged one, which is kept.
 //
 // The new file is complete, walked and verified before it gets its name, so a kill leaves the old file or the
-// new one. It is another store by its uuid: what shared memory and key tables say of the old one is void.
+// new one. The new file is another store by its uuid: what shared memory and key tables say of the old one is
+// void.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +38,9 @@ enum class NoRoom {
 };
 
 // Makes the data file of `root`, which nobody can use, a store again, of at most `max_bytes` or the budget
-// that the store was last given: the larger one, unless `shrink` is set. Everybody who has the old file open
-// moves to the new one. The caller holds the write lock. Throws Error(kIo) when not even an empty file can be
-// made; then all is as it was.
+// that the store was last given: the larger one, unless `shrink` is set. The caller holds the write lock, and
+// nobody has the store open. Throws Error(kIo) when not even an empty file can be made; then all is as it
+// was.
 Recovery recover(const std::filesystem::path& root, std::optional<std::uint64_t> max_bytes, bool shrink,
                  NoRoom no_room);
 

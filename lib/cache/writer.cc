@@ -397,8 +397,6 @@ Writer::Writer(const lmdb::Environment& environment, shm::AccessTable& access, s
 }
 
 void Writer::begin() const {
-  // With the lock held, whoever began to replace the file is at its end, or was killed.
-  if (access_->replaced() % 2 != 0) access_->note_replaced();
   // A store that was removed is written to as before, for those who still have it open.
   if (const auto current = files::id_of(root_ / "data.mdb"); current && *current != environment_->file_id())
     throw Replaced{};

@@ -29,15 +29,7 @@ Rewritten rewrite_into(files::NewFile& file, const lmdb::Environment& from, shm:
 }  // namespace
 
 void Writer::install(files::NewFile& file, const Rewritten& made) {
-  // Who is killed after the rename leaves others that have to look by themselves.
-  access_->begin_replacing();
-  try {
-    new_file_ = file.install();
-  } catch (...) {
-    access_->note_replaced();
-    throw;
-  }
-  access_->note_replaced();
+  new_file_ = file.install();
   access_->note_damage(false);  // such records were left out
   for (const std::uint32_t slot : made.freed) access_->assign(slot, 0);
 }
@@ -71,7 +63,6 @@ Recovery Writer::repair(const WriteLimits& limits) {
     throw Replaced{};
   Recovery recovery = recover(root_, limits.max_bytes, /*shrink=*/false, NoRoom::kThrow);
   new_file_ = recovery.file;
-  access_->note_replaced();
   return recovery;
 }
 

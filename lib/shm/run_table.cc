@@ -1,24 +1,19 @@
 #include "shm/run_table.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
-#include <charconv>
 #include <cstring>
-#include <limits>
 #include <string>
-#include <utility>
+
+#include "os/clock.h"
+#include "os/process_descriptor.h"
 
 namespace tokcask::shm {
 
 namespace {
 
-// Set in the first word of a row while its other fields are being written.
-constexpr std::uint64_t kClaimed = std::uint64_t{1} << 63;
 // Ids are 56 bits wide in the store.
 constexpr std::uint64_t kMaxId = (std::uint64_t{1} << 56) - 1;
 // Runs that may have begun since the newest in the store; a last id further ahead is damage.
@@ -37,69 +32,8 @@ Sha to_words(std::string_view sha) {
   return words;
 }
 
-// The start of a process that has ended, and that its parent has not waited for yet.
-constexpr std::uint64_t kEnded = ~std::uint64_t{0};
-
-// When process `pid` started, in clock ticks since boot (field 22 of /proc/PID/stat), or 0 if there is none.
-// With the pid it names a process for as long as the machine is up.
-// Needs no memory.
-std::uint64_t process_start(std::uint64_t pid) noexcept {
-  std::array<char, 32> path{"/proc/"};
-  constexpr std::string_view kFile = "/stat";
-  char* const end = std::to_chars(path.data() + strlen(path.data()), path.end() - kFile.size() - 1, pid).ptr;
-  std::copy(kFile.begin(), kFile.end(), end);
-  const int fd = open(path.data(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
-  std::array<char, 1024> line{};
-  const ssize_t size = read(fd, line.data(), line.size());
-  close(fd);
-  std::string_view rest(line.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
-  // The second field is the program's name in parentheses and may hold anything.
-  rest.remove_prefix(std::min(rest.rfind(')') + 1, rest.size()));
-  const auto next_field = [&] {
-    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
-    const std::string_view field = rest.substr(0, rest.find(' '));
-    rest.remove_prefix(field.size());
-    return field;
-  };
-  if (const std::string_view state = next_field(); state == "Z" || state == "X") return kEnded;
-  for (int field = 4; field < 22; ++field) next_field();
-  const std::string_view field = next_field();
-  std::uint64_t start = 0;
-  std::from_chars(field.data(), field.data() + field.size(), start);
-  return start;
-}
-
-Process this_process() noexcept {
-  const auto pid = static_cast<std::uint64_t>(getpid());
-  return {pid, process_start(pid)};
-}
-
-bool is_alive(const Process& process) noexcept {
-  if (process.pid == 0 || process.pid > std::numeric_limits<pid_t>::max()) return false;  // damage
-  if (kill(static_cast<pid_t>(process.pid), 0) != 0 && errno == ESRCH) return false;
-  const std::uint64_t found = process_start(process.pid);
-  if (found == kEnded) return false;
-  return found == 0 || process.start == 0 || found == process.start;  // no /proc: believe the pid
-}
-
-// Asks for each process once.
-class Liveness {
- public:
-  bool operator()(const Process& process) noexcept {
-    const auto known = std::span(known_).first(count_);
-    const auto found =
-        std::find_if(known.begin(), known.end(), [&](const auto& entry) { return entry.first == process; });
-    if (found != known.end()) return found->second;
-    const bool alive = is_alive(process);
-    known_[count_++] = {process, alive};
-    return alive;
-  }
-
- private:
-  std::array<std::pair<Process, bool>, kMaxMembers> known_{};  // no more are asked for in one sweep
-  std::size_t count_ = 0;
-};
+// Two objects of one pid, of two machines even, have begun at different times.
+std::uint64_t new_owner() noexcept { return os::now_ns() << 32 | static_cast<std::uint32_t>(getpid()); }
 
 std::uint64_t load(const std::atomic<std::uint64_t>& word) noexcept {
   return word.load(std::memory_order_relaxed);
@@ -153,8 +87,8 @@ void Counters::copy_to(RunFigures& figures) const noexcept {
 }
 
 struct RunTable::MemberRow {
-  std::atomic<std::uint64_t> pid;
-  std::atomic<std::uint64_t> process_start;
+  std::atomic<std::uint64_t> owner;
+  std::uint64_t zero0;
   std::atomic<std::uint64_t> run_started;
   std::atomic<std::uint64_t> run_row;
   Counters counters;
@@ -170,16 +104,17 @@ struct RunTable::RunRow {
   std::atomic<std::uint32_t> sequence_len;
   Counters sums;
   std::atomic<std::uint64_t> bytes_after;
-  std::atomic<std::uint64_t> founder_pid;
-  std::atomic<std::uint64_t> founder_start;
+  std::atomic<std::uint64_t> founder;
+  std::uint64_t zero0;
   std::atomic<std::uint64_t> closed;
   std::array<std::atomic<std::uint64_t>, kShaWords> tokenizer_sha;
   std::atomic<std::uint64_t> saved;
   std::uint64_t zero[7];
 };
 
-RunTable::RunTable(std::byte* memory, std::atomic<std::uint64_t>& last_run) noexcept
-    : self_(this_process()),
+RunTable::RunTable(std::byte* memory, std::atomic<std::uint64_t>& last_run, int lock_file) noexcept
+    : self_(new_owner()),
+      lock_file_(lock_file),
       members_(reinterpret_cast<MemberRow*>(memory)),
       runs_(reinterpret_cast<RunRow*>(memory + kMaxMembers * sizeof(MemberRow))),
       last_run_(&last_run) {
@@ -198,13 +133,13 @@ RunTable::RunRow* RunTable::find(const RunRef& run) const noexcept {
   if (run.row >= kMaxRuns) return nullptr;
   RunRow& row = runs_[run.row];
   const std::uint64_t id = row.id.load(std::memory_order_acquire);
-  return id == 0 || (id & kClaimed) != 0 || load(row.started) != run.started ? nullptr : &row;
+  return id == 0 || id > kMaxId || load(row.started) != run.started ? nullptr : &row;
 }
 
 RunRef RunTable::ref_of(std::size_t row) const noexcept { return {row, load(runs_[row].started)}; }
 
 std::optional<RunRef> RunTable::run_of(const MemberRow& member) noexcept {
-  if (member.pid.load() == 0) return std::nullopt;
+  if (member.owner.load() == 0) return std::nullopt;
   const RunRef run{load(member.run_row), load(member.run_started)};
   if (run.started == 0 || run.row >= kMaxRuns) return std::nullopt;
   return run;
@@ -214,51 +149,65 @@ std::size_t RunTable::count_members(const RunRef& run, bool own) const noexcept 
   std::size_t count = 0;
   for (std::size_t i = 0; i < kMaxMembers; ++i) {
     const MemberRow& member = members_[i];
-    if (run_of(member) != run) continue;
-    const Process process{load(member.pid) & ~kClaimed, load(member.process_start)};
-    if (!own || process == self_) ++count;
+    if (run_of(member) == run && (!own || load(member.owner) == self_)) ++count;
   }
   return count;
 }
 
+// ---- Locks ----
+
+bool RunTable::try_hold(std::size_t lock) noexcept {
+  // The kernel tells descriptors apart, not threads.
+  if (held_[lock].exchange(true)) return false;
+  if (lock_file_ < 0 || os::set_lock(lock_file_, F_WRLCK, static_cast<off_t>(kFirstLock + lock)) == 0)
+    return true;
+  held_[lock].store(false);
+  return false;
+}
+
+void RunTable::release(std::size_t lock) noexcept {
+  if (lock_file_ >= 0)
+    static_cast<void>(os::set_lock(lock_file_, F_UNLCK, static_cast<off_t>(kFirstLock + lock)));
+  held_[lock].store(false);
+}
+
 // ---- Beginning and joining ----
 
-std::optional<std::size_t> RunTable::oldest_ended() const noexcept {
+bool RunTable::forget_oldest_ended() noexcept {
   std::optional<std::size_t> oldest;
   for (std::size_t i = 0; i < kMaxRuns; ++i) {
     if (find(ref_of(i)) == nullptr || load(runs_[i].ended) == 0 || count_members(ref_of(i), false) > 0)
       continue;
     if (!oldest || load(runs_[i].ended) < load(runs_[*oldest].ended)) oldest = i;
   }
-  return oldest;
+  if (oldest) runs_[*oldest].id.store(0);
+  return oldest.has_value();
 }
 
-std::optional<std::size_t> RunTable::claim_run() noexcept {
-  for (std::size_t i = 0; i < kMaxRuns; ++i) {
-    std::uint64_t free = 0;
-    if (runs_[i].id.compare_exchange_strong(free, self_.pid | kClaimed)) return i;
-  }
-  while (const auto oldest = oldest_ended()) {
-    std::uint64_t id = runs_[*oldest].id.load();
-    if (id != 0 && (id & kClaimed) == 0 &&
-        runs_[*oldest].id.compare_exchange_strong(id, self_.pid | kClaimed)) {
-      return oldest;
+std::optional<std::size_t> RunTable::hold_run() noexcept {
+  do {
+    for (std::size_t i = 0; i < kMaxRuns; ++i) {
+      if (load(runs_[i].id) != 0 || !try_hold(kMaxMembers + i)) continue;
+      if (runs_[i].id.load() == 0) return i;
+      release(kMaxMembers + i);
     }
-  }
+  } while (forget_oldest_ended());
   return std::nullopt;
 }
 
 std::optional<RunTable::Member> RunTable::add_member(const RunRef& run) noexcept {
   for (std::size_t i = 0; i < kMaxMembers; ++i) {
     MemberRow& member = members_[i];
-    std::uint64_t free = 0;
-    if (!member.pid.compare_exchange_strong(free, self_.pid | kClaimed)) continue;
-    set(member.process_start, self_.start);
+    if (load(member.owner) != 0 || !try_hold(i)) continue;
+    if (member.owner.load() != 0) {
+      release(i);
+      continue;
+    }
     member.counters.reset();
     set(member.unprotected, 0);
     set(member.run_row, run.row);
     set(member.run_started, run.started);
-    member.pid.store(self_.pid);
+    member.owner.store(self_);
     return Member{i, run, &member.counters};
   }
   return std::nullopt;
@@ -266,23 +215,22 @@ std::optional<RunTable::Member> RunTable::add_member(const RunRef& run) noexcept
 
 std::optional<RunTable::Member> RunTable::begin(std::uint64_t started) noexcept {
   sweep();
-  const auto claimed = claim_run();
-  if (!claimed) return std::nullopt;
-  RunRow& row = runs_[*claimed];
+  const auto held = hold_run();
+  if (!held) return std::nullopt;
+  RunRow& row = runs_[*held];
   set(row.started, started);
   set(row.ended, 0);
   row.flags.store(0, std::memory_order_relaxed);
   row.sequence_len.store(0, std::memory_order_relaxed);
   row.sums.reset();
   set(row.bytes_after, 0);
-  set(row.founder_pid, self_.pid);
-  set(row.founder_start, self_.start);
+  set(row.founder, self_);
   set(row.closed, 0);
   for (auto& word : row.tokenizer_sha) set(word, 0);
   set(row.saved, 0);
-  const auto member = add_member({*claimed, started});
-  const std::uint64_t id = member ? std::max<std::uint64_t>((last_run_->fetch_add(1) + 1) & kMaxId, 1) : 0;
-  row.id.store(id);
+  const auto member = add_member({*held, started});
+  if (member) row.id.store(std::max<std::uint64_t>((last_run_->fetch_add(1) + 1) & kMaxId, 1));
+  release(kMaxMembers + *held);
   return member;
 }
 
@@ -295,9 +243,7 @@ std::optional<RunTable::Member> RunTable::join(const RunRef& run) noexcept {
   const auto member = add_member(run);
   // Its last member may have left meanwhile.
   if (member && !lives()) {
-    MemberRow& own = members_[member->row];
-    own.pid.store(self_.pid | kClaimed);
-    free_member(own, false);
+    free_member(member->row, false);
     return std::nullopt;
   }
   return member;
@@ -315,12 +261,12 @@ std::optional<RunTable::Member> RunTable::join(std::uint64_t run_id) noexcept {
 
 std::optional<RunTable::Member> RunTable::join_own() noexcept {
   // From the newest on, one after the other, until one can be joined.
-  for (std::uint64_t below = kClaimed;;) {
+  for (std::uint64_t below = kMaxId + 1;;) {
     std::optional<RunRef> newest;
     std::uint64_t newest_id = 0;
     for (std::size_t i = 0; i < kMaxMembers; ++i) {
       const MemberRow& member = members_[i];
-      if (Process{member.pid.load(), load(member.process_start)} != self_) continue;
+      if (member.owner.load() != self_) continue;
       const auto run = run_of(member);
       if (!run || find(*run) == nullptr) continue;
       const std::uint64_t id = load(runs_[run->row].id);
@@ -336,19 +282,20 @@ std::optional<RunTable::Member> RunTable::join_own() noexcept {
 
 // ---- Leaving and ending ----
 
-void RunTable::free_member(MemberRow& member, bool counted) noexcept {
-  if (counted) {
-    const auto run = run_of(member);
-    if (RunRow* const row = run ? find(*run) : nullptr) row->sums.add(member.counters);
-  }
+void RunTable::free_member(std::size_t at, bool counted) noexcept {
+  MemberRow& member = members_[at];
+  const auto run = run_of(member);
+  RunRow* const row = counted && run ? find(*run) : nullptr;
+  if (row != nullptr) row->sums.add(member.counters);
   member.counters.reset();
   set(member.run_started, 0);
-  member.pid.store(0);
+  member.owner.store(0);
+  release(at);
 }
 
 void RunTable::note_close(const RunRef& run, std::uint64_t now) noexcept {
   RunRow* const row = find(run);
-  if (row == nullptr || Process{load(row->founder_pid), load(row->founder_start)} != self_) return;
+  if (row == nullptr || load(row->founder) != self_) return;
   if (count_members(run, true) <= 1) set(row->closed, now);
 }
 
@@ -382,9 +329,7 @@ void RunTable::end_if_last(const Member& member, std::uint64_t now) noexcept {
 
 void RunTable::leave(const Member& member, std::uint64_t now) noexcept {
   note_close(member.run, now);
-  MemberRow& row = members_[member.row];
-  row.pid.store(self_.pid | kClaimed);
-  free_member(row, true);
+  free_member(member.row, true);
   end_run(member.run, now, 0);
   release_if_done(member.run);
 }
@@ -393,15 +338,11 @@ void RunTable::leave(const Member& member, std::uint64_t now) noexcept {
 
 RunTable::Referenced RunTable::sweep_members(Referenced* protecting) noexcept {
   Referenced referenced;
-  Liveness alive;
   for (std::size_t i = 0; i < kMaxMembers; ++i) {
     MemberRow& member = members_[i];
-    std::uint64_t pid = member.pid.load();
-    if (pid == 0) continue;
-    const bool claimed = (pid & kClaimed) != 0;
-    const Process process{pid & ~kClaimed, claimed ? 0 : load(member.process_start)};
-    if (!alive(process) && member.pid.compare_exchange_strong(pid, self_.pid | kClaimed)) {
-      free_member(member, !claimed);
+    if (load(member.owner) == 0) continue;
+    if (try_hold(i)) {
+      free_member(i, true);  // whoever held it is dead, or has just left
     } else if (const auto run = run_of(member); run && find(*run) != nullptr) {
       referenced.set(run->row);
       if (protecting != nullptr && load(member.unprotected) != 1) protecting->set(run->row);
@@ -413,11 +354,8 @@ RunTable::Referenced RunTable::sweep_members(Referenced* protecting) noexcept {
 void RunTable::sweep_run(std::size_t at) noexcept {
   RunRow& row = runs_[at];
   std::uint64_t id = row.id.load();
-  if (id == 0) return;
-  if ((id & kClaimed) != 0) {
-    if (!is_alive({id & ~kClaimed, 0})) row.id.compare_exchange_strong(id, 0);
-    return;
-  }
+  if (id > kMaxId) row.id.compare_exchange_strong(id, 0);  // damage
+  if (id == 0 || id > kMaxId) return;
   const RunRef run = ref_of(at);
   end_run(run, std::max({run.started, load(row.closed), load(row.sums.last_active)}), 0);
   release_if_done(run);
@@ -511,7 +449,7 @@ void RunTable::add_members(std::span<Entry> entries) const {
     sum.evicted += figures.evicted;
     sum.last_active_ns = std::max(sum.last_active_ns, figures.last_active_ns);
     entry->tokenize_ns += load(member.counters.tokenize_ns);
-    entry->own = entry->own || Process{load(member.pid), load(member.process_start)} == self_;
+    entry->own = entry->own || load(member.owner) == self_;
   }
   for (Entry& entry : entries) {
     entry.figures.tokenize_seconds = static_cast<double>(entry.tokenize_ns) / 1e9;
@@ -542,7 +480,7 @@ std::optional<RunTable::Entry> RunTable::entry(const RunRef& run, Names names) c
 
 std::uint64_t RunTable::id_of(const RunRef& run) const noexcept {
   const RunRow* const row = find(run);
-  return row == nullptr ? 0 : row->id.load(std::memory_order_relaxed) & ~kClaimed;
+  return row == nullptr ? 0 : row->id.load(std::memory_order_relaxed);
 }
 
 void RunTable::mark_saved(const RunRef& run, std::uint64_t activity, std::uint64_t id,

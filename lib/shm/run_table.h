@@ -6,30 +6,36 @@
 // run are the sums of the members that have left and the counters of those that are there. The table is a
 // file, so figures outlive the processes; a writer saves them in the store (writer.h).
 //
+// Who is alive is told by locks (F_OFD_SETLK), which the kernel gives back when a process ends. A table's
+// user holds the lock of each row that it writes to: byte 1 + number of the row, member rows first, of the
+// table's file. Byte 0 says that the table is in use (access_table.cc). The lock of a row is held without
+// waiting.
+//
 // Invariants:
-//  1. A row is written by whoever has claimed it: its first word names the claimer, with the top bit set. A
-//  row
-//     whose claimer has died is freed.
-//  2. A run lives while a member refers to it. It has a member before it can be seen, and one that was found
+//  1. A member row is written by whoever holds its lock, for as long as it is a member. A row that names an
+//     owner, and whose lock is free, is that of a dead process: who gets the lock frees the row.
+//  2. A run row is filled by whoever holds its lock, and has its id last. So a row whose filler has died is
+//     free.
+//  3. A run lives while a member refers to it. It has a member before it can be seen, and one that was found
 //     without any is ended by whoever finds it.
-//  3. A run's row is free when it has ended and is saved, or did nothing. When none is free, the oldest that
-//  has
-//     ended is used again.
+//  4. A run's row is free when it has ended and is saved, or did nothing. When none is free, the oldest that
+//     has ended is used again.
 // A kill in the middle of anything may lose or double what one member has counted, nothing else.
 //
 // Layout, little-endian; the offsets are from the table's start:
-//   0        1,024 member rows of 128 bytes: u64 pid (0: free; top bit: claimed by that pid), u64 start of
-//   that
-//            process in clock ticks, u64 started and u64 number of the row of its run, 64 bytes counters, u64
-//            1 if it protects nothing, 0
-//   131,072  256 run rows of 256 bytes: u64 id (0: free; top bit: claimed by the pid in the rest), u64
-//   started
-//            and u64 ended (ns; 0: alive), u32 flags, u32 sequence length, 64 bytes counters of members that
-//            have left, u64 bytes_after, u64 pid and u64 start of the process that began it, u64 when that
-//            process closed it (0: it has not), 64 bytes tokenizer sha, u64 what of it is saved, 0
+//   0        1,024 member rows of 128 bytes: u64 owner (0: free), u64 0, u64 started and u64 number of the
+//   row
+//            of its run, 64 bytes counters, u64 1 if it protects nothing, 0
+//   131,072  256 run rows of 256 bytes: u64 id (0: free), u64 started and u64 ended (ns; 0: alive), u32
+//   flags,
+//            u32 sequence length, 64 bytes counters of members that have left, u64 bytes_after, u64 owner
+//            that began it, u64 0, u64 when that owner closed it (0: it has not), 64 bytes tokenizer sha, u64
+//            what of it is saved, 0
+//   owner:    a process that has the table open; the low half is its pid, which is told to nobody
 //   counters: u64 hits, misses, last activity in ns, derived, puts, declined, evicted, ns of tokenizing
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <bitset>
 #include <cstddef>
@@ -68,20 +74,17 @@ struct RunRef {
   friend bool operator==(const RunRef&, const RunRef&) = default;
 };
 
-// A process, by its number and the clock tick it started at; the number alone may be another's by now.
-struct Process {
-  std::uint64_t pid = 0;
-  std::uint64_t start = 0;
-  friend bool operator==(const Process&, const Process&) = default;
-};
-
 // Threads and processes: all members may be called concurrently. Not used after fork() in the child.
 class RunTable {
  public:
   static constexpr std::size_t kBytes = 128 * kMaxMembers + 256 * kMaxRuns;
 
-  // Over kBytes of shared memory, zeroed when it was new. `last_run` is the newest id handed out.
-  RunTable(std::byte* memory, std::atomic<std::uint64_t>& last_run) noexcept;
+  // Bytes of the table's file whose locks this class uses: from the first one on, one for each row.
+  static constexpr std::size_t kFirstLock = 1;
+
+  // Over kBytes of shared memory, zeroed when it was new. `last_run` is the newest id handed out. `lock_file`
+  // is a descriptor of the table's file, open for this alone; -1: no other process has the memory.
+  RunTable(std::byte* memory, std::atomic<std::uint64_t>& last_run, int lock_file) noexcept;
 
   // Ids that are handed out from now on follow `stored`, the newest in the store. A last id that is far ahead
   // of that is damage.
@@ -97,7 +100,7 @@ class RunTable {
   // Joins a run. Nothing when it is not alive, or 1,024 members are.
   std::optional<Member> join(const RunRef& run) noexcept;
   std::optional<Member> join(std::uint64_t run_id) noexcept;
-  // The newest living run that this process is a member of.
+  // The newest living run that this process is a member of through this object.
   std::optional<Member> join_own() noexcept;
 
   // The run protects what it uses for the sake of its other members alone.
@@ -133,7 +136,7 @@ class RunTable {
     std::uint64_t activity = 0;  // changes with the figures; 0: it did nothing that is worth a row
     std::uint64_t saved = 0;     // the activity that is in the store
     std::uint64_t tokenize_ns = 0;
-    bool own = false;  // this process has a member of it
+    bool own = false;  // this object has a member of it
     [[nodiscard]] bool unsaved() const noexcept { return activity != 0 && activity != saved; }
   };
   [[nodiscard]] std::vector<Entry> entries() const;
@@ -152,9 +155,9 @@ class RunTable {
   // The row of a run, or null when it is another's by now.
   [[nodiscard]] RunRow* find(const RunRef& run) const noexcept;
   [[nodiscard]] RunRef ref_of(std::size_t row) const noexcept;
-  // What a member row refers to, claimed or not.
+  // What a member row refers to.
   [[nodiscard]] static std::optional<RunRef> run_of(const MemberRow& member) noexcept;
-  // Members of a run; `own`: those of this process alone.
+  // Members of a run; `own`: those of this object alone.
   [[nodiscard]] std::size_t count_members(const RunRef& run, bool own) const noexcept;
   // With the tokenizer's name, which takes memory, or without.
   enum class Names { kYes, kNo };
@@ -162,11 +165,16 @@ class RunTable {
   [[nodiscard]] std::optional<Entry> entry(const RunRef& run, Names names) const;
   void add_members(std::span<Entry> entries) const;
 
-  std::optional<std::size_t> claim_run() noexcept;
-  [[nodiscard]] std::optional<std::size_t> oldest_ended() const noexcept;
+  // Of a row. Nobody else has what is held, no other thread either.
+  [[nodiscard]] bool try_hold(std::size_t lock) noexcept;
+  void release(std::size_t lock) noexcept;
+  // A free row, held.
+  std::optional<std::size_t> hold_run() noexcept;
+  // Frees the row of the run that ended first; returns whether there was one.
+  bool forget_oldest_ended() noexcept;
   std::optional<Member> add_member(const RunRef& run) noexcept;
-  // Of a row that this process has claimed.
-  void free_member(MemberRow& member, bool counted) noexcept;
+  // Of a row that is held, and is released here.
+  void free_member(std::size_t row, bool counted) noexcept;
   // Returns those referred to, and in `protecting` those by members that protect.
   Referenced sweep_members(Referenced* protecting = nullptr) noexcept;
   void sweep_run(std::size_t row) noexcept;
@@ -176,7 +184,9 @@ class RunTable {
   // Frees the row of a run that has ended, has no members, and did nothing or is saved.
   void release_if_done(const RunRef& run) noexcept;
 
-  const Process self_;
+  const std::uint64_t self_;  // names this object in the rows
+  const int lock_file_;
+  std::array<std::atomic<bool>, kMaxMembers + kMaxRuns> held_{};  // by this object
   MemberRow* members_;
   RunRow* runs_;
   std::atomic<std::uint64_t>* last_run_;

@@ -191,7 +191,6 @@ class Surgeon {
       const auto bytes = static_cast<std::ptrdiff_t>(count * page_);
       if (std::equal(from, from + bytes, to)) continue;
       std::copy(from, from + bytes, to);
-      if (extent.at / page_ < layout::kMetaPages) damage.rolled_back = true;
       return say(damage, "{} page(s) at {} as in image {}", count, extent.at / page_ + first,
                  &older - sample_.older.data());
     }
@@ -228,7 +227,6 @@ class Surgeon {
     const Bytes& older = one_of(random_, sample_.older);
     std::copy_n(older.begin() + static_cast<std::ptrdiff_t>(page.at), page.bytes,
                 data.begin() + static_cast<std::ptrdiff_t>(page.at));
-    damage.rolled_back = true;
     say(damage, "meta page {} as in image {}", which, &older - sample_.older.data());
   }
 
@@ -241,7 +239,6 @@ class Surgeon {
     }
     const Bytes& older = one_of(random_, sample_.older);
     std::copy_n(older.begin(), 2 * page_, damage.files.data.begin());
-    damage.rolled_back = true;
     say(damage, "both meta pages as in image {}", &older - sample_.older.data());
   }
 

@@ -53,9 +53,6 @@ struct DamagedStore {
   Files files;
   std::string what;  // in words, for who repeats a case
   Later later;       // of kinds that are done to an open store
-  // A meta page is one of an earlier commit, as after a power loss with a disk that lied; then the store may
-  // be as it was after that commit, whole.
-  bool rolled_back = false;
 };
 
 [[nodiscard]] DamagedStore damage(const Sample& sample, Kind kind, Random& random);

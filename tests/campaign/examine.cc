@@ -54,6 +54,7 @@ class Judge {
     if (known.stored.empty()) return Verdict::kWrong;
     const std::span<const Content> last = std::span(known.stored).last(1 + known.not_flushed);
     if (std::ranges::any_of(last, is)) return known.present ? Verdict::kRight : Verdict::kBack;
+    if (known.stored.size() > known.damaged + known.not_flushed) return Verdict::kWrong;
     return std::ranges::any_of(known.stored, is) ? Verdict::kOlder : Verdict::kWrong;
   }
 

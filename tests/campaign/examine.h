@@ -16,7 +16,7 @@ struct Report {
   std::uint32_t hits, misses;
   bool refused;          // opening told of the damage (Error(kDamaged)), or LMDB gave an error code
   bool looked;           // the first look is complete
-  std::uint32_t older;   // values that were replaced
+  std::uint32_t older;   // values that were replaced before the damage
   std::uint32_t back;    // right values of entries that had been evicted or pruned
   std::uint32_t wrong;   // anything else that is not right
   std::uint32_t lost;    // what a flush after the damage promised, and is not there

@@ -138,6 +138,7 @@ class Maker {
       for (Known& known : sample_.known) {
         const auto view = cache.get(known.key);
         known.present = view.has_value();
+        known.damaged = known.stored.size();
         if (known.present && !known.stored.back().is(*view))
           throw std::runtime_error("a sample is not right");
         if (known.present) present.push_back(known.key);

@@ -21,10 +21,13 @@ void write_bytes(const std::filesystem::path& file, const Bytes& bytes);
 struct Known {
   CacheKey key;
   bool present = false;  // when the store was closed
-  // In the order of the puts; the last one is right, the others are not any more. So many of the last were
-  // not flushed, because that failed: then the one before may be there still.
+  // In the order of the puts; the last one is right. So many of the last were not flushed, because that
+  // failed: then the one before may be there still. After damage to data.mdb any of the first `damaged` may
+  // be served, which were put before the damage, until a later put is flushed: who puts other tokens under a
+  // key has no claim to the last ones then.
   std::vector<Content> stored;
   std::size_t not_flushed = 0;
+  std::size_t damaged = 0;
 };
 
 // What is damaged: the files of a store that nobody has open. A file that is not there has no bytes.

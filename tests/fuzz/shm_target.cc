@@ -77,7 +77,6 @@ void use(AccessTable& table) {
   }
   table.take_dirty([](std::uint64_t, std::span<const std::uint64_t>) {});
   table.grow(1000);
-  static_cast<void>(table.replaced());
   RunTable& runs = table.runs();
   runs.raise_last_run(3);
   static_cast<void>(runs.oldest_start());

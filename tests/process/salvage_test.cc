@@ -1,4 +1,4 @@
-// A damaged store that is saved by one process while others have it open, and by processes that are killed.
+// A damaged store that is saved by processes that are killed.
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -82,35 +82,6 @@ TEST_CASE("a salvage that is killed at any moment leaves the old file or the new
   }
   INFO(before << " with the old file, " << after << " with the new one");
   CHECK(before > 0);
-}
-
-TEST_CASE("a process that has a damaged file open moves to the one that another has saved") {
-  Fixture f;
-  fill(f);
-  Child reader([&](const Line& line) {
-    auto cache = TokenizedCache::open(f.root(), {.read_only = true, .on_message = [](Severity, auto) {}});
-    if (!has_all(cache)) return false;
-    line.tell(1);
-    line.hear();
-    // The page of the newest tree's root is gone, and so is the file that it was in.
-    if (!has_all(cache)) return false;
-    line.tell(2);
-    line.hear();
-    const auto view = cache.get(key(5000));
-    return view && copy_of(view->input_ids()) == ids(5000, 40);
-  });
-  REQUIRE(reader.line().hear() == 1);
-  // Neither meta page can be used; the tree is as it was.
-  write_page(f.data(), 0, std::string(16, '\xff'));
-  write_page(f.data(), 1, std::string(16, '\xff'));
-  auto cache = f.open();
-  CHECK(f.messages.count("300 of 300 records saved") == 1);
-  reader.line().tell(1);
-  REQUIRE(reader.line().hear() == 2);
-  cache.put(key(5000), {.input_ids = ids(5000, 40)});
-  cache.flush();
-  reader.line().tell(2);
-  CHECK(reader.succeeded());
 }
 
 }  // namespace tokcask

@@ -1,6 +1,8 @@
 #include "shm/access_table.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -65,7 +67,81 @@ TEST_CASE("slots beyond the file are not recorded until it grows") {
   CHECK(other->stamp(kFar) == 2);
   table->touch(0xffffffff, 3);
   CHECK(table->stamp(0xffffffff) == 0);
-  CHECK_FALSE(table->grow(std::uint64_t{1} << 32));
+}
+
+TEST_CASE(
+    "there is address space for every slot; where there is not, that is said once a slot has no place") {
+  const Directory d;
+  {
+    const auto table = AccessTable::open(d.path, kUuid);
+    CHECK(table->capacity() > 0xffffffff);
+    CHECK(table->shortcoming().empty());
+  }
+  CHECK(elsewhere([&] {
+    constexpr rlim_t kLittle = rlim_t{1} << 32;
+    const rlimit limit{kLittle, kLittle};
+    if (setrlimit(RLIMIT_AS, &limit) != 0) return false;
+    const auto small = AccessTable::open(d.path, kUuid);
+    if (!small->why_private().empty() || small->capacity() > kLittle / 8) return false;
+    if (!small->grow(100'000) || !small->shortcoming().empty()) return false;
+    return !small->grow(small->capacity() + 1) && !small->shortcoming().empty();
+  }));
+}
+
+TEST_CASE("a table that others use is not replaced, whatever it holds, and one that nobody uses is") {
+  const Directory d;
+  const auto file = d.path / "access.shm";
+  auto used = AccessTable::open(d.path, kUuid);
+  used->touch(3, 30);
+  const auto write_version = [&](std::uint32_t version) {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(8);
+    stream.write(reinterpret_cast<const char*>(&version), sizeof version);
+  };
+  write_version(99);
+  const auto is_private = [&] { return !AccessTable::open(d.path, kUuid)->why_private().empty(); };
+  CHECK(is_private());
+  CHECK(elsewhere(is_private));
+  write_version(3);
+  CHECK(AccessTable::open(d.path, kUuid)->stamp(3) == 30);
+  write_version(99);
+  used.reset();
+  CHECK_FALSE(is_private());
+  CHECK(AccessTable::open(d.path, kUuid)->stamp(3) == 0);
+}
+
+TEST_CASE("a descriptor of the table is not there in a program that is executed, nor in a forked child") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  const auto has_it = [&] {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code error;
+      if (std::filesystem::read_symlink(entry.path(), error).filename() == "access.shm") return true;
+    }
+    return false;
+  };
+  CHECK(has_it());
+  CHECK(elsewhere([&] { return !has_it(); }));
+}
+
+TEST_CASE("who has no address space for the table replaces nothing") {
+  const Directory d;
+  const auto table = AccessTable::open(d.path, kUuid);
+  table->touch(3, 30);
+  CHECK(elsewhere([&] {
+    std::uint64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlim_t little = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + (rlim_t{512} << 10);
+    const rlimit limit{little, little};
+    if (setrlimit(RLIMIT_AS, &limit) != 0) return false;
+    try {
+      static_cast<void>(AccessTable::open(d.path, kUuid));
+    } catch (const std::exception&) {
+      return true;  // not even for a private one
+    }
+    return false;
+  }));
+  CHECK(AccessTable::open(d.path, kUuid)->stamp(3) == 30);
 }
 
 TEST_CASE("what was touched is taken once") {

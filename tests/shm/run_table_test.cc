@@ -256,7 +256,7 @@ TEST_CASE("there are rows for 1,024 members, and those of the dead are used agai
   CHECK(s.runs().oldest_start() == 500);
 }
 
-TEST_CASE("a row whose claimer died is freed") {
+TEST_CASE("a row whose owner died is freed, and so is one with an id that cannot be") {
   const Shared s;
   const auto member = s.runs().begin(500);
   did(*member, 1, 600);
@@ -266,16 +266,43 @@ TEST_CASE("a row whose claimer died is freed") {
     file.seekp(at);
     file.write(reinterpret_cast<const char*>(&word), sizeof word);
   };
-  constexpr std::uint64_t kClaimed = std::uint64_t{1} << 63;
-  constexpr std::uint64_t kNobody = 0x3ffffff0;  // larger than any pid
+  constexpr std::uint64_t kNobody = 0x3ffffff0;
   for (std::streamoff row = 1; row < static_cast<std::streamoff>(kMaxMembers); ++row) {
-    write_word(4096 + row * 128, kClaimed | kNobody);
+    write_word(4096 + row * 128, kNobody);
   }
   for (std::streamoff row = 1; row < static_cast<std::streamoff>(kMaxRuns); ++row) {
-    write_word(4096 + 131'072 + row * 256, kClaimed | kNobody);
+    write_word(4096 + 131'072 + row * 256, std::uint64_t{1} << 63 | kNobody);
   }
   CHECK(s.runs().begin(501));
   CHECK(figures_of(s.runs(), member->run).hits == 1);
+}
+
+TEST_CASE("a process that is killed leaves its run at once, although a child that it forked lives on") {
+  const Shared s;
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    const auto table = s.open();
+    const auto member = table->runs().begin(500);
+    did(*member, 1, 600);
+    if (fork() == 0) {
+      char byte = 0;
+      close(ends[1]);
+      static_cast<void>(!read(ends[0], &byte, 1));  // until the test is done
+      _exit(0);
+    }
+    raise(SIGKILL);
+  }
+  int status = 0;
+  REQUIRE(waitpid(parent, &status, 0) == parent);
+  CHECK(WIFSIGNALED(status));
+  CHECK_FALSE(s.runs().oldest_start());
+  REQUIRE(s.runs().entries().size() == 1);
+  CHECK(s.runs().entries()[0].figures.state == RunState::kKilled);
+  CHECK(s.runs().entries()[0].figures.hits == 1);
+  close(ends[0]);
+  close(ends[1]);
 }
 
 TEST_CASE("tokenizer and length are those told first; others are flagged") {
