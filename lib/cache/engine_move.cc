@@ -14,7 +14,7 @@ namespace tokcask {
 
 namespace {
 
-constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+constexpr std::int64_t kNsPerLook = 4'000'000;
 
 }  // namespace
 
@@ -22,12 +22,12 @@ bool Engine::replaced() noexcept {
   if (replaced_.load(std::memory_order_relaxed)) return true;
   const std::int64_t now = os::coarse_now_ns();
   if (now < look_again_ns_.load(std::memory_order_relaxed)) return false;
-  look_again_ns_.store(now + kNsPerSecond, std::memory_order_relaxed);
+  look_again_ns_.store(now + kNsPerLook, std::memory_order_relaxed);
   std::optional<FileId> current;
   try {
     current = files::id_of(data_);
   } catch (const std::exception&) {
-    return false;  // looked at again in a second
+    return false;  // looked at again soon
   }
   if (!current || *current == file_id_) return false;
   replaced_.store(true, std::memory_order_relaxed);
