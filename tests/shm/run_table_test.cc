@@ -279,20 +279,23 @@ TEST_CASE("a row whose owner died is freed, and so is one with an id that cannot
 
 TEST_CASE("a process that is killed leaves its run at once, although a child that it forked lives on") {
   const Shared s;
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
+  int started[2];
+  int done[2];
+  REQUIRE(pipe(started) == 0);
+  REQUIRE(pipe(done) == 0);
+  char byte = 0;
   const pid_t parent = fork();
   if (parent == 0) {
     const auto table = s.open();
     const auto member = table->runs().begin(500);
     did(*member, 1, 600);
     if (fork() == 0) {
-      char byte = 0;
-      close(ends[1]);
-      static_cast<void>(!read(ends[0], &byte, 1));  // until the test is done
+      close(done[1]);
+      if (write(started[1], &byte, 1) != 1 || read(done[0], &byte, 1) != 0) _exit(1);
       _exit(0);
     }
-    raise(SIGKILL);
+    if (read(started[0], &byte, 1) == 1) raise(SIGKILL);
+    _exit(1);
   }
   int status = 0;
   REQUIRE(waitpid(parent, &status, 0) == parent);
@@ -301,8 +304,7 @@ TEST_CASE("a process that is killed leaves its run at once, although a child tha
   REQUIRE(s.runs().entries().size() == 1);
   CHECK(s.runs().entries()[0].figures.state == RunState::kKilled);
   CHECK(s.runs().entries()[0].figures.hits == 1);
-  close(ends[0]);
-  close(ends[1]);
+  for (const int fd : {started[0], started[1], done[0], done[1]}) close(fd);
 }
 
 TEST_CASE("tokenizer and length are those told first; others are flagged") {
