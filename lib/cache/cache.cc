@@ -182,12 +182,18 @@ std::uint64_t TokenizedCache::prune(std::chrono::nanoseconds age) {
 }
 
 std::uint64_t TokenizedCache::clear() {
-  return impl_->writing_lease()->committer().clear();
+  const std::uint64_t removed = impl_->writing_lease()->committer().clear();
+  try {
+    impl_->alone("compacted", [&](Engine& engine) { engine.committer().compact(); });
+  } catch (const Error&) {
+    // Others have it open, or there is no room: the file keeps its size.
+  }
+  return removed;
 }
 
 CompactReport TokenizedCache::compact() {
   CompactReport report;
-  impl_->alone([&](Engine& engine) { report = engine.committer().compact(); });
+  impl_->alone("compacted", [&](Engine& engine) { report = engine.committer().compact(); });
   return report;
 }
 
@@ -204,7 +210,7 @@ VerifyReport TokenizedCache::verify(const VerifyOptions& options) {
   VerifyReport report = impl_->lease()->verify();
   impl_->lease()->access().note_damage(report.damaged != 0);
   if (!options.repair || is_clean(report)) return report;
-  impl_->alone([&](Engine& engine) { engine.committer().repair(report); });
+  impl_->alone("repaired", [&](Engine& engine) { engine.committer().repair(report); });
   report.repaired = is_clean(impl_->lease()->verify());
   return report;
 }

@@ -77,15 +77,13 @@ void Engine::forget(const std::shared_ptr<Run>& run) {
   std::erase(runs_, run);
 }
 
-int Engine::require_alone(std::size_t handles) {
+void Engine::require_at_most(std::size_t handles) {
   const std::lock_guard lock(runs_mutex_);
-  if (runs_.size() > handles) {
-    throw Error(Errc::kBusy,
-                fmt::format("{}: another handle or data set of this process has it open, and this needs the "
-                            "store alone; close the other one first",
-                            root_.string()));
-  }
-  return 0;
+  if (runs_.size() <= handles) return;
+  throw Error(Errc::kBusy,
+              fmt::format("{}: another handle or data set of this process has it open, and this needs the "
+                          "store alone; close the other one first",
+                          root_.string()));
 }
 
 // What is told, and begun, for a new handle. None of it is worth failing for.

@@ -99,9 +99,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void leave(const std::shared_ptr<Run>& run);
   // Takes a run out of the list of those that have this engine.
   void forget(const std::shared_ptr<Run>& run);
-  // That nobody else has the store open, for as long as what it returns lives: no other process, and in this
-  // process no more than `handles`. Throws Error(kBusy) that says who has.
-  [[nodiscard]] int require_alone(std::size_t handles);
+  // Throws Error(kBusy) when this process has more than `handles` of them.
+  void require_at_most(std::size_t handles);
   void message(Severity severity, std::string_view text);
 
   // ---- Looking up (engine_read.cc) ----

@@ -151,7 +151,9 @@ std::shared_ptr<Engine> Handle::open_within_budget() const {
   }
   Writer::Lowered lowered;
   {
-    [[maybe_unused]] const auto others = engine->require_alone(0);
+    engine->require_at_most(0);
+    const lmdb::Alone alone = engine->environment().alone();
+    if (!alone) throw engine->environment().not_alone("made smaller");
     lowered = engine->committer().lower(*options_.max_bytes, options_.shrink, options_.lock_timeout);
   }
   if (lowered.bytes_after < lowered.bytes_before) {
@@ -165,7 +167,7 @@ std::shared_ptr<Engine> Handle::open_within_budget() const {
   return made ? Engine::open(root_, options_, &*made) : engine;
 }
 
-void Handle::alone(const std::function<void(Engine&)>& act) {
+void Handle::alone(std::string_view doing, const std::function<void(Engine&)>& act) {
   require_writable();
   Open& open = *own();
   const Stop stop(open);
@@ -173,7 +175,9 @@ void Handle::alone(const std::function<void(Engine&)>& act) {
   std::optional<FileId> made;
   std::exception_ptr failure;
   {
-    [[maybe_unused]] const auto others = open.engine->require_alone(1);
+    open.engine->require_at_most(1);
+    const lmdb::Alone alone = open.engine->environment().alone();
+    if (!alone) throw open.engine->environment().not_alone(doing);
     try {
       act(*open.engine);
     } catch (const std::exception&) {

@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include <tokcask/error.h>
@@ -88,8 +89,8 @@ class Handle {
   }
   // Has `act` run while no other call of this handle is under way and nobody else has the store open. When
   // `act` has put a new data file in place, the handle goes on with that; views of the old one stay. Throws
-  // Error(kBusy) that names who has it open.
-  void alone(const std::function<void(Engine&)>& act);
+  // Error(kBusy) that names who has it open; `doing` is what it is to be: "compacted".
+  void alone(std::string_view doing, const std::function<void(Engine&)>& act);
 
   // Waits for the calls of other threads. Idempotent. Throws what the last commit throws, when all is closed.
   void close();

@@ -115,7 +115,7 @@ lmdb::Environment::Mode mode_for(const fs::path& data, const Options& options) {
               fmt::format("{}: cannot write: {}; open it read-only", data.string(), std::strerror(errno)));
 }
 
-fs::path absolute(const fs::path& given) {
+fs::path absolute_of(const fs::path& given) {
   std::error_code error;
   fs::path root = fs::absolute(given, error);
   if (!error) return root;
@@ -134,9 +134,19 @@ std::optional<std::string> make_engine(const fs::path& root, const Options& opti
     if (inspection.condition == files::Condition::kBad) return inspection.why;
   }
   try {
-    auto environment = files::open_environment(root, id, mode_for(root / "data.mdb", options),
-                                               options.lock_timeout, options.max_bytes.value_or(0));
+    const auto open_for = [&](std::uint64_t budget) {
+      return files::open_environment(root, id, mode_for(root / "data.mdb", options), options.lock_timeout,
+                                     budget);
+    };
+    auto environment = open_for(options.max_bytes.value_or(0));
     if (!environment) return kReplaced;
+    // Others may make the file as large as the store remembers.
+    const std::uint64_t budget = read_store_row(lmdb::ReadTransaction(*environment)).max_bytes;
+    if (lmdb::Environment::map_bytes_for(budget) > environment->map_bytes()) {
+      environment.reset();
+      environment = open_for(budget);
+      if (!environment) return kReplaced;
+    }
     engine = std::shared_ptr<Engine>(new Engine(root, id, std::move(environment)),
                                      Close{id, &engines, fork_generation()});
   } catch (const Error& error) {
@@ -161,7 +171,7 @@ Recovery recover_alone(const fs::path& root, const Options& options, NoRoom no_r
 std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& options,
                                      const FileId* inspected) {
   const WithoutFileLimitSignal quiet;
-  const fs::path root = absolute(given_root);
+  const fs::path root = absolute_of(given_root);
   check_root(root, options);
   const fs::path data = root / "data.mdb";
   Registry& engines = *registry;
@@ -212,7 +222,7 @@ std::shared_ptr<Engine> Engine::open(const fs::path& given_root, const Options& 
 
 CopyReport Engine::copy(const fs::path& given_to, const Options& options) {
   const WithoutFileLimitSignal quiet;
-  const fs::path to = absolute(given_to);
+  const fs::path to = absolute_of(given_to);
   Options of_copy = options;
   of_copy.read_only = false;
   check_root(to, of_copy);
@@ -230,7 +240,7 @@ CopyReport Engine::copy(const fs::path& given_to, const Options& options) {
 
 std::optional<Recovery> Engine::recover_if_unusable(const fs::path& given_root, const Options& options) {
   const WithoutFileLimitSignal quiet;
-  const fs::path root = absolute(given_root);
+  const fs::path root = absolute_of(given_root);
   check_root(root, options);
   Registry& engines = *registry;
   const std::shared_ptr<std::mutex> one_at_a_time = engines.opening_of(files::id_of(root).value());
