@@ -54,6 +54,10 @@
 
 namespace tokcask {
 
+// Thrown by an engine whose file was replaced by another handle of this process: whoever catches it goes on
+// with the engine of the new file. Never leaves Handle.
+struct Replaced {};
+
 class Engine;
 
 // Why a record that is intact is not served all the same.
@@ -168,6 +172,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // data.mdb as this process has it mapped: LMDB's map, reserved once, so the address never changes.
   [[nodiscard]] const std::byte* map() const noexcept { return environment_->map(); }
   [[nodiscard]] std::uint64_t file_bytes() const { return environment_->file_bytes(); }
+  [[nodiscard]] std::uint64_t page_bytes() const { return environment_->page_bytes(); }
   [[nodiscard]] std::int64_t modified_ns() const { return environment_->modified_ns(); }
   // The entry rows of a chunk of slots as the snapshot has them (rows::EntryChunk), or null.
   const std::byte* entry_chunk(const Snapshot& snapshot, std::uint64_t number);

@@ -160,7 +160,14 @@ void Handle::end_run(std::shared_ptr<Engine> engine, const std::shared_ptr<Run>&
 // it.
 std::shared_ptr<Engine> Handle::open_within_budget() const {
   std::shared_ptr<Engine> engine = Engine::open(root_, options_);
-  if (options_.read_only || !options_.max_bytes || options_.run_id != 0) return engine;
+  if (options_.read_only || !options_.max_bytes) return engine;
+  if (const std::uint64_t least = room::least_budget(engine->page_bytes()); *options_.max_bytes < least) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("{}: max_bytes is {}; it must be at least {}, because this store has pages of {} "
+                            "bytes",
+                            root_.string(), *options_.max_bytes, least, engine->page_bytes()));
+  }
+  if (options_.run_id != 0) return engine;
   for (int attempt = 0; attempt < kMostMoves && engine->file_bytes() > *options_.max_bytes; ++attempt) {
     Writer::Lowered lowered;
     try {
