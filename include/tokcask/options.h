@@ -33,6 +33,7 @@ struct Options {
   // kMinMaxBytes and over kMaxMaxBytes are refused.
   std::optional<std::uint64_t> max_bytes = {};
   static constexpr std::uint64_t kDefaultMaxBytes = std::uint64_t{10} << 30;
+  // 64 pages of 4 KiB. A store with larger pages needs 64 of those, and says so when it is opened.
   static constexpr std::uint64_t kMinMaxBytes = 256 * 1024;
   static constexpr std::uint64_t kMaxMaxBytes = std::uint64_t{1} << 40;  // what is mapped
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <tokcask/error.h>
 
@@ -18,17 +19,19 @@ using rows::Tag;
 
 namespace {
 
-constexpr std::size_t kPageHeaderBytes = 16;  // of the first of a value's pages
-// Where a run is kept within a transaction: beside the store row, whose leaf each transaction changes. Never
-// in the file.
-const MetaKey kRunKey(Tag::kStore, 1);
+// What is remembered beside entries.
+constexpr Tag kHints[] = {Tag::kDirectory, Tag::kTokenizerFile, Tag::kTraits};
 
 }  // namespace
 
 // ---- TokenizerNames ----
 
 template <typename Transaction>
-void TokenizerNames::refresh(const Transaction& transaction, std::uint32_t count) {
+void TokenizerNames::refresh(const Transaction& transaction, std::uint32_t count, std::uint64_t epoch) {
+  if (std::exchange(epoch_, epoch) != epoch) {
+    names_.clear();
+    numbers_.clear();
+  }
   while (names_.size() > count) {
     numbers_.erase(names_.back());
     names_.pop_back();
@@ -41,7 +44,7 @@ void TokenizerNames::refresh(const Transaction& transaction, std::uint32_t count
 }
 
 std::uint32_t TokenizerNames::number(std::string_view sha) const {
-  const auto found = numbers_.find(std::string(sha));
+  const auto found = numbers_.find(sha);
   return found == numbers_.end() ? 0 : found->second;
 }
 
@@ -59,8 +62,8 @@ std::uint32_t TokenizerNames::add(std::string_view sha) {
   return number;
 }
 
-template void TokenizerNames::refresh(const lmdb::ReadTransaction&, std::uint32_t);
-template void TokenizerNames::refresh(const lmdb::WriteTransaction&, std::uint32_t);
+template void TokenizerNames::refresh(const lmdb::ReadTransaction&, std::uint32_t, std::uint64_t);
+template void TokenizerNames::refresh(const lmdb::WriteTransaction&, std::uint32_t, std::uint64_t);
 
 // ---- Rows ----
 
@@ -151,9 +154,8 @@ Commit::Commit(const lmdb::Environment& environment, TokenizerNames& names)
     : environment_(&environment),
       names_(&names),
       transaction_(environment),
-      store_(read_store_row(transaction_)),
-      initial_pages_(environment.page_count()) {
-  names_->refresh(transaction_, store_.tokenizer_count);
+      store_(read_store_row(transaction_)) {
+  names_->refresh(transaction_, store_.tokenizer_count, store_.names_epoch);
 }
 
 template <typename Rows>
@@ -225,16 +227,8 @@ void Commit::forget(const rows::EntryRow& row) {
   freed_pages_ += row.occupied / environment_->page_bytes();
 }
 
-std::span<std::byte> Commit::reserve(Table table, lmdb::Bytes key, std::size_t size) {
-  const auto reserved = transaction_.reserve(table, key, size);
-  if (reserved.end_page > 0) {
-    const std::uint64_t pages = lmdb::value_pages(key.size(), size, environment_->page_bytes());
-    end_page_ = std::max(end_page_, reserved.end_page);
-    const bool reused = reserved.end_page <= initial_pages_;
-    if (reused) reused_pages_ += pages;
-    if (pages == 1) extended_for_one_page_ = !reused;
-  }
-  return reserved.value;
+void Commit::count_freed(std::size_t key_bytes, std::size_t value_bytes) {
+  freed_pages_ += lmdb::value_pages(key_bytes, value_bytes, environment_->page_bytes());
 }
 
 std::uint32_t Commit::put(const CacheKey& key, const PendingPut& put) {
@@ -267,7 +261,7 @@ std::uint32_t Commit::put(const CacheKey& key, const PendingPut& put) {
   header.key_hash = record::hash_key(key.canonical());
   header.created_ns = put.created_ns;
   record::encode(header, put.tokens.ids(), put.tokens.mask(),
-                 reserve(Table::kRecords, padded.bytes(), record_size));
+                 transaction_.reserve(Table::kRecords, padded.bytes(), record_size).value);
 
   change_entry(slot) = row;
   set_stamp(slot, put.stamp);
@@ -333,30 +327,65 @@ void Commit::fold(std::uint64_t chunk, std::span<const std::uint64_t> stamps) {
 }
 
 void Commit::put_row(const MetaKey& key, std::span<const std::byte> value) {
-  const std::span<std::byte> space = reserve(Table::kMeta, key.bytes(), value.size());
-  std::copy(value.begin(), value.end(), space.begin());
+  transaction_.put(Table::kMeta, key.bytes(), value);
 }
 
 void Commit::erase_row(const MetaKey& key) { erase_raw(Table::kMeta, key.bytes()); }
 
-// LMDB puts pages that a transaction took and gives back on its free list at once, unlike those of before.
-bool Commit::keep_run(std::uint64_t pages) {
-  const std::size_t page_bytes = environment_->page_bytes();
-  const std::size_t size = pages * page_bytes - kPageHeaderBytes;
-  const auto run = transaction_.reserve(Table::kMeta, kRunKey.bytes(), size);
-  kept_run_ = pages;
-  return run.end_page <= initial_pages_;
+void Commit::put_hint(const MetaKey& key, std::span<const std::byte> value) {
+  if (const auto old = transaction_.get(Table::kMeta, key.bytes())) {
+    store_.hint_bytes -= std::min<std::uint64_t>(store_.hint_bytes, old->size());
+    count_freed(key.bytes().size(), old->size());
+  }
+  store_.hint_bytes += value.size();
+  put_row(key, value);
 }
+
+// Of the keys that begin with `prefix`.
+std::size_t Commit::erase_rows(Table table, lmdb::Bytes prefix, std::size_t most) {
+  std::size_t erased = 0;
+  for (; erased < most; ++erased) {
+    std::vector<std::byte> key;
+    {
+      const lmdb::Cursor cursor(transaction_, table);
+      const auto entry = prefix.empty() ? cursor.first() : cursor.seek(prefix);
+      if (!entry || !std::equal(prefix.begin(), prefix.end(), entry->key.begin())) break;
+      key.assign(entry->key.begin(), entry->key.end());
+      count_freed(key.size(), entry->value.size());
+    }
+    erase_raw(table, key);
+  }
+  return erased;
+}
+
+std::size_t Commit::forget_hints(std::size_t most) {
+  std::size_t erased = 0;
+  for (const Tag tag : kHints) {
+    const auto prefix = static_cast<std::byte>(tag);
+    erased += erase_rows(Table::kMeta, {&prefix, 1}, most - erased);
+  }
+  if (erased < most) store_.hint_bytes = 0;
+  return erased;
+}
+
+std::size_t Commit::forget_names(std::size_t most) {
+  const auto prefix = static_cast<std::byte>(Tag::kTokenizer);
+  const std::size_t erased = erase_rows(Table::kMeta, {&prefix, 1}, most);
+  if (erased > 0) {
+    store_.tokenizer_count = 0;
+    ++store_.names_epoch;
+  }
+  return erased;
+}
+
+std::size_t Commit::erase_unknown(std::size_t most) { return erase_rows(Table::kRecords, {}, most); }
 
 void Commit::finish() {
   store_.commits += 1;
   put_row(MetaKey(Tag::kStore, 0), rows::bytes_of(store_));
-  // Last, because each takes exactly one page: where the last of them comes from tells what the free list has
-  // left.
   write_changed(history_, Tag::kHistory);
   write_changed(stamps_, Tag::kAccess);
   write_changed(entries_, Tag::kEntries);
-  if (kept_run_ > 0) transaction_.erase(Table::kMeta, kRunKey.bytes());
 }
 
 }  // namespace tokcask

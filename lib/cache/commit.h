@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,12 +20,14 @@
 
 namespace tokcask {
 
-// Tokenizer shas and the numbers that entries name them by. A cache of the T rows, which only ever grow.
+// Tokenizer shas and the numbers that entries name them by. A cache of the T rows, which only ever grow
+// within one epoch (see rows::StoreRow).
 class TokenizerNames {
  public:
-  // Forgets names of a transaction that was aborted, and reads those that other processes have added.
+  // Forgets names of a transaction that was aborted and those of another epoch, and reads those that other
+  // processes have added.
   template <typename Transaction>
-  void refresh(const Transaction& transaction, std::uint32_t count);
+  void refresh(const Transaction& transaction, std::uint32_t count, std::uint64_t epoch = 0);
   // 0 if there is none.
   [[nodiscard]] std::uint32_t number(std::string_view sha) const;
   // Empty if there is none.
@@ -32,8 +35,13 @@ class TokenizerNames {
   std::uint32_t add(std::string_view sha);
 
  private:
+  struct Hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view sha) const noexcept { return std::hash<std::string_view>()(sha); }
+  };
   std::vector<std::string> names_;  // number - 1
-  std::unordered_map<std::string, std::uint32_t> numbers_;
+  std::unordered_map<std::string, std::uint32_t, Hash, std::equal_to<>> numbers_;
+  std::uint64_t epoch_ = 0;
 };
 
 // The store row of a snapshot, with no greater counts than there can be. Throws Error(kDamaged) if there is
@@ -100,7 +108,7 @@ class Commit {
   // Removes the entry under `key`, if there is one that its row knows; returns its slot, or kNoSlot.
   std::uint32_t erase(const CacheKey& key);
   // Removes a record or a row as it is, without regard to what belongs to it.
-  void erase_raw(lmdb::Table table, lmdb::Bytes key) { erased_ |= transaction_.erase(table, key); }
+  void erase_raw(lmdb::Table table, lmdb::Bytes key) { transaction_.erase(table, key); }
 
   // Adds a row to the history, which has `ring` rows.
   void note(const rows::HistoryRow& row, std::uint64_t ring);
@@ -117,27 +125,24 @@ class Commit {
   void put_row(const rows::MetaKey& key, std::span<const std::byte> value);
   void erase_row(const rows::MetaKey& key);
 
-  // Takes `pages` pages side by side out of the free list, for finish() to give back last: so LMDB, which
-  // saves the numbers of the pages that this transaction frees in one value, finds a place for it. To be
-  // called before all else. Returns false if there is no such run; then the file's end was taken, and this
-  // has to be given up.
-  [[nodiscard]] bool keep_run(std::uint64_t pages);
-  // 0 if there is none.
-  [[nodiscard]] std::uint64_t kept_run() const noexcept { return kept_run_; }
+  // ---- What is remembered beside entries: rows of directories, tokenizer files and traits ----
+  // Writes such a row and counts its bytes in StoreRow::hint_bytes.
+  void put_hint(const rows::MetaKey& key, std::span<const std::byte> value);
+  // Erases at most `most` of them. Returns how many; when there are no more, hint_bytes is 0.
+  std::size_t forget_hints(std::size_t most);
+  // The same for tokenizer names, of which none is in use.
+  std::size_t forget_names(std::size_t most);
+  // Erases at most `most` records, for a store whose rows know no entry any more. Returns how many.
+  std::size_t erase_unknown(std::size_t most);
 
   // Writes what was gathered: chunks of entries and stamps, and the store row. To be called once, after all
-  // changes; then come the figures below, then commit().
+  // changes; then comes commit().
   void finish();
-  // One more than the last page that any value took.
-  [[nodiscard]] std::uint64_t end_page() const noexcept { return end_page_; }
-  // Pages of values that came from the free list: those below the file's end.
-  [[nodiscard]] std::uint64_t reused_pages() const noexcept { return reused_pages_; }
+  [[nodiscard]] std::uint64_t id() const noexcept { return transaction_.id(); }
+  // See lmdb::WriteTransaction.
+  [[nodiscard]] std::uint64_t next_page() const noexcept { return transaction_.next_page(); }
   // Pages of values that are now free.
   [[nodiscard]] std::uint64_t freed_pages() const noexcept { return freed_pages_; }
-  // Whether anything was erased. LMDB may then have given pages of this very transaction out again.
-  [[nodiscard]] bool erased() const noexcept { return erased_; }
-  // Whether the last value in one page came from the file's end: then the free list was empty.
-  [[nodiscard]] bool extended_for_one_page() const noexcept { return extended_for_one_page_; }
 
   void commit() { transaction_.commit(); }
 
@@ -163,22 +168,17 @@ class Commit {
   void forget(const rows::EntryRow& row);
   // The canonical key of the entry that was removed; empty if there was none.
   std::string remove(std::uint32_t slot, std::uint64_t generation);
-  std::span<std::byte> reserve(lmdb::Table table, lmdb::Bytes key, std::size_t size);
+  void count_freed(std::size_t key_bytes, std::size_t value_bytes);
+  std::size_t erase_rows(lmdb::Table table, lmdb::Bytes prefix, std::size_t most);
 
   const lmdb::Environment* environment_;
   TokenizerNames* names_;
   lmdb::WriteTransaction transaction_;
   rows::StoreRow store_;
-  std::uint64_t initial_pages_;
   Chunks<rows::EntryChunk> entries_;
   Chunks<rows::StampChunk> stamps_;
   Chunks<rows::HistoryChunk> history_;
-  std::uint64_t end_page_ = 0;
-  std::uint64_t reused_pages_ = 0;
   std::uint64_t freed_pages_ = 0;
-  std::uint64_t kept_run_ = 0;
-  bool extended_for_one_page_ = false;
-  bool erased_ = false;
 };
 
 }  // namespace tokcask

@@ -9,6 +9,7 @@
 #include "cache/appender.h"
 #include "cache/commit.h"
 #include "cache/history.h"
+#include "cache/store_files.h"
 #include "os/clock.h"
 #include "record/record.h"
 #include "record/rows.h"
@@ -46,12 +47,7 @@ class Rewriting {
   Rewriting(const lmdb::Environment& from, shm::AccessTable& access, const Rewrite& how)
       : access_(&access), how_(&how), snapshot_(from), store_(read_store_row(snapshot_)) {
     names_.refresh(snapshot_, store_.tokenizer_count);
-    result_.slots_before = store_.slot_count;
-    if (how.clear) {
-      result_.left_out = store_.entry_count;
-      result_.left_out_bytes = store_.total_bytes;
-      return;
-    }
+    result_.txnid = snapshot_.id();
     entries_ = read_rows<rows::EntryChunk, rows::EntryRow>(snapshot_, Tag::kEntries, store_.slot_count);
     kept_.resize(entries_.size());
   }
@@ -60,7 +56,7 @@ class Rewriting {
     {
       const auto to = lmdb::Environment::open(directory, lmdb::Environment::Mode::kCreate);
       Appender out(*to);
-      if (!how_->clear) copy_records(out);
+      copy_records(out);
       update_rows();
       copy_meta(out);
       out.finish();
@@ -144,10 +140,8 @@ class Rewriting {
     store_.commits += 1;
     store_.clock_ns = access_->next_stamp();
     if (how_->max_bytes != 0) store_.max_bytes = how_->max_bytes;
-    if (how_->clear) {
-      store_.cleared_ns = os::now_ns();
-      store_.cleared_entries = result_.left_out;
-    }
+    if (how_->new_store) store_.uuid = files::new_store_row(store_.page_bytes).uuid;
+    if (how_->forget_hints) store_.hint_bytes = 0;
     result_.entries = store_.entry_count;
   }
 
@@ -217,7 +211,9 @@ class Rewriting {
       case Tag::kHistory:
         return false;  // written anew
       case Tag::kDirectory:
-        return !how_->clear;
+      case Tag::kTokenizerFile:
+      case Tag::kTraits:
+        return !how_->forget_hints;
       case Tag::kLiteral: {
         std::uint64_t slot = 0;
         for (std::size_t i = 1; i < 8; ++i) slot = slot << 8 | static_cast<std::uint64_t>(entry.key[i]);

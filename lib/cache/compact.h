@@ -20,10 +20,12 @@ struct Rewrite {
   std::vector<bool> leave_out;
   // What the history shall say of those.
   rows::Fate fate = rows::Fate::kNone;
-  // Leaves out every entry, and the remembered directories, which say which entries there are.
-  bool clear = false;
+  // Leaves out what is remembered of directories, tokenizer files and tokenizers.
+  bool forget_hints = false;
   // What the store row shall have as the budget; 0: as it is.
   std::uint64_t max_bytes = 0;
+  // The file is that of another store, with shared memory of its own.
+  bool new_store = false;
 };
 
 struct Rewritten {
@@ -32,8 +34,8 @@ struct Rewritten {
   std::uint64_t left_out = 0;        // because that was asked for
   std::uint64_t left_out_bytes = 0;  // that these occupied
   std::uint64_t damaged = 0;         // left out because they could not have been served
-  std::vector<std::uint32_t> freed;  // slots that had an entry and have none; not listed by a clear
-  std::uint32_t slots_before = 0;
+  std::vector<std::uint32_t> freed;  // slots that had an entry and have none
+  std::uint64_t txnid = 0;           // of the snapshot that was copied
 };
 
 // Writes `directory`/data.mdb, durable when it returns. The caller holds the write lock, so that nothing is

@@ -11,6 +11,7 @@
 #include <tokcask/impl_ptr.h>
 
 #include "cache/patience.h"
+#include "cache/room.h"
 #include "cache/say.h"
 
 namespace tokcask {
@@ -145,15 +146,20 @@ Handle::Open* Handle::reopen(Open* inherited) {
 // it.
 std::shared_ptr<Engine> Handle::open_within_budget() const {
   std::shared_ptr<Engine> engine = Engine::open(root_, options_);
-  if (options_.read_only || !options_.max_bytes || options_.run_id != 0 ||
-      engine->environment().file_bytes() <= *options_.max_bytes) {
-    return engine;
+  const lmdb::Environment& environment = engine->environment();
+  if (options_.read_only || !options_.max_bytes) return engine;
+  if (const std::uint64_t least = room::least_budget(environment.page_bytes()); *options_.max_bytes < least) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("{}: max_bytes is {}; it must be at least {}, because this store has pages of {} "
+                            "bytes",
+                            root_.string(), *options_.max_bytes, least, environment.page_bytes()));
   }
+  if (options_.run_id != 0 || environment.file_bytes() <= *options_.max_bytes) return engine;
   Writer::Lowered lowered;
   {
     engine->require_at_most(0);
-    const lmdb::Alone alone = engine->environment().alone();
-    if (!alone) throw engine->environment().not_alone("made smaller");
+    const lmdb::Alone alone = environment.alone();
+    if (!alone) throw environment.not_alone("made smaller");
     lowered = engine->committer().lower(*options_.max_bytes, options_.shrink, options_.lock_timeout);
   }
   if (lowered.bytes_after < lowered.bytes_before) {

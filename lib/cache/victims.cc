@@ -40,6 +40,7 @@ std::vector<Victim> live_entries(const lmdb::ReadTransaction& transaction, const
 
 void VictimQueue::make(const lmdb::Environment& environment, const shm::AccessTable& access,
                        std::uint64_t protected_from) {
+  made_at_ = std::max(os::now_ns(), access.newest_stamp());
   const lmdb::ReadTransaction transaction(environment);
   queue_ = live_entries(transaction, read_store_row(transaction), access);
   std::erase_if(queue_, [&](const Victim& victim) { return victim.stamp >= protected_from; });
@@ -65,9 +66,10 @@ bool VictimQueue::take_from_queue(const shm::AccessTable& access, const Bounds& 
     // Protected since the queue was made: it is in the next one.
     if (victim.stamp >= bounds.protected_from) continue;
     if (const std::uint64_t stamp = access.stamp(victim.slot); stamp > victim.stamp) {
-      // Used since. By raise_last_access() perhaps, and then not so lately that it is protected now.
+      // Used since, or its slot has another entry: newer than all that the queue has. Unless its last access
+      // was raised to one of before.
       victim.stamp = stamp;
-      if (stamp < bounds.protected_from) {
+      if (stamp < bounds.protected_from && stamp < made_at_) {
         const auto newer = [](const Victim& a, const Victim& b) { return a.stamp > b.stamp; };
         queue_.insert(std::lower_bound(queue_.begin(), queue_.end(), victim, newer), victim);
       }

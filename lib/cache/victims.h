@@ -85,6 +85,7 @@ class VictimQueue {
   std::vector<Victim> queue_;  // newest first, so that the oldest is at the back
   // Made again in vain for this value: nothing becomes older than it by being used.
   std::uint64_t nothing_before_ = 0;
+  std::uint64_t made_at_ = 0;     // a stamp
   std::uint64_t dated_puts_ = 0;  // of the store when the queue was made
 };
 

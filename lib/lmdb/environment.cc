@@ -448,10 +448,47 @@ WriteTransaction::WriteTransaction(const Environment& environment) : environment
   writing = environment_;
   try {
     environment.check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write");
+    require_known_layout();
   } catch (...) {
+    if (txn_ != nullptr) mdb_txn_abort(txn_);
     writing = nullptr;
     throw;
   }
+}
+
+std::uint64_t WriteTransaction::id() const noexcept { return mdb_txn_id(txn_); }
+
+namespace {
+
+// How struct MDB_txn begins in LMDB 0.9.18 to 0.9.33.
+struct TransactionHead {
+  MDB_txn* parent;
+  MDB_txn* child;
+  std::size_t next_page;
+  std::size_t txnid;
+  MDB_env* environment;
+};
+
+TransactionHead head_of(const MDB_txn* txn) {
+  TransactionHead head;
+  std::memcpy(&head, static_cast<const void*>(txn), sizeof head);
+  return head;
+}
+
+}  // namespace
+
+std::uint64_t WriteTransaction::next_page() const noexcept { return head_of(txn_).next_page; }
+
+void WriteTransaction::require_known_layout() const {
+  const TransactionHead head = head_of(txn_);
+  if (head.parent == nullptr && head.child == nullptr && head.txnid == mdb_txn_id(txn_) &&
+      head.environment == mdb_txn_env(txn_) && head.next_page == environment_->page_count()) {
+    return;
+  }
+  throw Error(Errc::kUnsupported,
+              fmt::format("{}: this program does not know the transactions of {}, so it cannot keep the file "
+                          "within its budget; use another release of LMDB 0.9",
+                          environment_->path_.string(), mdb_version(nullptr, nullptr, nullptr)));
 }
 
 WriteTransaction::~WriteTransaction() {
@@ -459,8 +496,21 @@ WriteTransaction::~WriteTransaction() {
   if (txn_ != nullptr && !environment_->is_stuck_) mdb_txn_abort(txn_);
 }
 
+MDB_cursor* WriteTransaction::cursor(Table table) const {
+  MDB_cursor*& cursor = cursors_[index(table)];
+  if (cursor == nullptr)
+    environment_->check(mdb_cursor_open(txn_, environment_->tables_[index(table)], &cursor), "read");
+  return cursor;
+}
+
 std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
-  return get_value(*environment_, txn_, environment_->tables_[index(table)], key);
+  MDB_val k = value_of(key);
+  MDB_val v;
+  const int code = mdb_cursor_get(cursor(table), &k, &v, MDB_SET);
+  environment_->require_usable();
+  if (code == MDB_NOTFOUND) return std::nullopt;
+  environment_->check(code, "read");
+  return bytes_of(v);
 }
 
 TableStat WriteTransaction::stat(Table table) const {
@@ -482,8 +532,7 @@ std::span<std::byte> WriteTransaction::reserve_with(unsigned flags, Table table,
   environment_->require_usable();
   MDB_val k = value_of(key);
   MDB_val v{size, nullptr};
-  environment_->check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE | flags),
-                      "write");
+  environment_->check(mdb_cursor_put(cursor(table), &k, &v, MDB_RESERVE | flags), "write");
   return {static_cast<std::byte*>(v.mv_data), size};
 }
 
@@ -506,6 +555,8 @@ void WriteTransaction::append(Table table, Bytes key, Bytes value) {
 
 bool WriteTransaction::erase(Table table, Bytes key) {
   environment_->require_usable();
+  // What is deleted may take a page from under a cursor: the next use makes a new one.
+  if (MDB_cursor* const cursor = std::exchange(cursors_[index(table)], nullptr)) mdb_cursor_close(cursor);
   MDB_val k = value_of(key);
   const int code = mdb_del(txn_, environment_->tables_[index(table)], &k, nullptr);
   if (code == MDB_NOTFOUND) return false;

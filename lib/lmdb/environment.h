@@ -217,13 +217,26 @@ class ReadTransaction {
 };
 
 // The one write transaction of all processes. Aborted when destroyed without commit().
+//
+// A get() followed by a put of the same key, or of one beside it, goes through the tree once: both use the
+// same cursor.
 class WriteTransaction {
  public:
+  // Throws Error(kUnsupported) when this LMDB keeps the figures of a transaction elsewhere, see next_page().
   explicit WriteTransaction(const Environment& environment);
   ~WriteTransaction();
   WriteTransaction(const WriteTransaction&) = delete;
   WriteTransaction& operator=(const WriteTransaction&) = delete;
 
+  [[nodiscard]] std::uint64_t id() const noexcept;
+  // The first page that no transaction has used yet, this one included. The file has at most that many pages
+  // when this is committed, besides what LMDB takes inside the commit.
+  //
+  // A cap on the file needs this number, and LMDB 0.9 has no call for it: a page number in a page's header
+  // tells of pages of values only, and the length of the file tells of a commit when it is too late. So it is
+  // read where LMDB keeps it. `struct MDB_txn` begins with the same five fields in all of 0.9.18 to 0.9.33,
+  // and each transaction compares the other four, and the number itself, with what LMDB tells by its calls.
+  [[nodiscard]] std::uint64_t next_page() const noexcept;
   [[nodiscard]] std::optional<Bytes> get(Table table, Bytes key) const;
   [[nodiscard]] TableStat stat(Table table) const;
   void put(Table table, Bytes key, Bytes value);
@@ -244,9 +257,13 @@ class WriteTransaction {
 
  private:
   friend class Cursor;
+  void require_known_layout() const;
   std::span<std::byte> reserve_with(unsigned flags, Table table, Bytes key, std::size_t size);
+  // The cursor of a table, which LMDB closes with the transaction.
+  [[nodiscard]] MDB_cursor* cursor(Table table) const;
   const Environment* environment_;
   MDB_txn* txn_ = nullptr;
+  mutable std::array<MDB_cursor*, kTableCount> cursors_{};
 };
 
 // Walks a table in key order. Must not outlive its transaction.

@@ -87,7 +87,9 @@ struct StoreRow {
   std::uint64_t cleared_entries = 0;  // how many it removed
   std::uint64_t history = 0;       // history rows ever written; the next goes to this number modulo the ring
   std::uint64_t history_ring = 0;  // rows that are kept
-  std::uint64_t reserved[3] = {};
+  std::uint64_t hint_bytes = 0;    // of the values of D, F and P rows
+  std::uint64_t names_epoch = 0;   // how often T rows were forgotten: numbers of before are void
+  std::uint64_t reserved[1] = {};
 };
 static_assert(sizeof(StoreRow) == 256);
 
