@@ -10,7 +10,6 @@
 
 #include "cache/store_files.h"
 #include "child.h"
-#include "shm/access_table.h"
 #include "support.h"
 
 namespace tokcask {
