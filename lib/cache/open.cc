@@ -115,8 +115,8 @@ std::optional<std::string> make_engine(const fs::path& root, const Options& opti
     if (inspection.condition == files::Condition::kBad) return inspection.why;
   }
   try {
-    auto environment =
-        files::open_environment(root, id, mode_for(root / "data.mdb", options), options.lock_timeout);
+    auto environment = files::open_environment(root, id, mode_for(root / "data.mdb", options),
+                                               options.lock_timeout, options.max_bytes.value_or(0));
     if (!environment) return kReplaced;
     engine = std::shared_ptr<Engine>(new Engine(root, id, std::move(environment)),
                                      Close{id, &engines, fork_generation()});

@@ -26,6 +26,7 @@
 #include "cache/mapped_file.h"
 #include "lmdb/clean_mark.h"
 #include "lmdb/environment.h"
+#include "lmdb/lock_file.h"
 #include "lmdb/walker.h"
 #include "os/clock.h"
 
@@ -309,11 +310,15 @@ std::optional<FileId> id_of(const fs::path& file) {
 
 std::unique_ptr<lmdb::Environment> open_environment(const fs::path& root, const FileId& id,
                                                     lmdb::Environment::Mode mode,
-                                                    std::chrono::milliseconds timeout) {
+                                                    std::chrono::milliseconds timeout, std::uint64_t budget) {
   const fs::path data = root / "data.mdb";
   try {
     const fs::path directory = make_lock_directory(root, id) ? lock_directory(root, id) : root;
-    return lmdb::Environment::open_linked(directory, mode, data, id, timeout);
+    struct stat status{};
+    const auto bytes =
+        stat(data.c_str(), &status) == 0 ? static_cast<std::uint64_t>(status.st_size) : std::uint64_t{0};
+    return lmdb::Environment::open_linked(directory, mode, data, id, timeout,
+                                          lmdb::Environment::map_bytes_for(std::max(budget, bytes)));
   } catch (const Error&) {
     if (id_of(data) == id) throw;
     return nullptr;  // its lock directory was removed meanwhile
@@ -351,11 +356,9 @@ void create(const fs::path& root) {
 namespace {
 
 std::vector<fs::path> set_aside_files(const fs::path& root) {
-  std::vector<fs::path> found;
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root, ignored)) {
-    if (entry.path().filename().string().starts_with(kSetAsidePrefix)) found.push_back(entry.path());
-  }
+  std::vector<fs::path> found = children_of(root);
+  std::erase_if(found,
+                [](const fs::path& path) { return !path.filename().string().starts_with(kSetAsidePrefix); });
   return found;
 }
 

@@ -72,11 +72,13 @@ void refuse_network_file_system(const std::filesystem::path& root);
 // The name of the network file system that statfs(2) calls `type`, or empty.
 std::string_view network_file_system(long type) noexcept;
 
-// Opens data.mdb, which is to be the file `id`, with its lock directory. Returns null when it was replaced
-// meanwhile. Where no directory can be made, on a read-only file system, LMDB does without locks.
+// Opens data.mdb, which is to be the file `id`, with its lock directory, and maps enough of it for a file of
+// `budget` bytes. Returns null when it was replaced meanwhile. Where no directory can be made, on a read-only
+// file system, LMDB does without locks.
 std::unique_ptr<lmdb::Environment> open_environment(const std::filesystem::path& root, const FileId& id,
                                                     lmdb::Environment::Mode mode,
-                                                    std::chrono::milliseconds timeout);
+                                                    std::chrono::milliseconds timeout,
+                                                    std::uint64_t budget = 0);
 
 // The row of a store that begins now.
 rows::StoreRow new_store_row(std::size_t page_bytes);

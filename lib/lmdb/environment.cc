@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include <memory>
 #include <utility>
 
+#include "lmdb/lock_file.h"
 #include "lmdb/page_layout.h"
 #include "os/clock.h"
 
@@ -23,8 +25,11 @@ namespace tokcask::lmdb {
 
 namespace {
 
-constexpr std::uint64_t kMapBytes = std::uint64_t{1} << 40;
+// Asked for, and taken where address space is short.
+constexpr std::uint64_t kLeastMapBytes = std::uint64_t{1} << 36;
 constexpr std::uint64_t kSmallestMapBytes = std::uint64_t{1} << 32;
+// The environment whose write transaction is this thread's.
+thread_local const Environment* writing = nullptr;
 constexpr std::array<const char*, kTableCount> kTableNames = {"records", "meta"};
 constexpr mdb_mode_t kFileMode = 0600;
 // Parts of at least this size are read in pieces that the processor can map as one.
@@ -63,12 +68,23 @@ Error error_of(int code, const char* doing, const std::filesystem::path& path) {
       errc = Errc::kBusy;
       advice = fmt::format("; {} readers have the store open", kMaxReaders);
       break;
+    case MDB_MAP_RESIZED:
+      advice =
+          "; other processes have made the file larger than the part of it that this process has mapped: "
+          "close all handles of it in this process and let go of all views, then open it again, with a "
+          "max_bytes as large as theirs, and a higher limit on address space (ulimit -v) if there is one";
+      break;
+    case MDB_MAP_FULL:
+      advice =
+          "; the file cannot become larger than the part of it that this process has mapped, which is little "
+          "where address space is limited (ulimit -v): give the process more, or the store a max_bytes that "
+          "is less than half of that part";
+      break;
     case EAGAIN:
       errc = Errc::kBusy;
       advice =
           "; another process that has the store open seems to have this process's id: two containers that "
-          "share "
-          "a store must share their process ids too (for example docker run --pid)";
+          "share a store must share their process ids too (for example docker run --pid)";
       break;
     case EIO:
       // LMDB's word for a write that was cut short, too.
@@ -95,6 +111,7 @@ MDB_val value_of(Bytes bytes) {
 Bytes bytes_of(const MDB_val& value) { return {static_cast<const std::byte*>(value.mv_data), value.mv_size}; }
 
 std::optional<Bytes> get_value(const Environment& environment, MDB_txn* txn, unsigned dbi, Bytes key) {
+  environment.require_usable();
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_get(txn, dbi, &k, &v);
@@ -104,6 +121,7 @@ std::optional<Bytes> get_value(const Environment& environment, MDB_txn* txn, uns
 }
 
 TableStat stat_of(const Environment& environment, MDB_txn* txn, unsigned dbi) {
+  environment.require_usable();
   MDB_stat stat;
   const int code = mdb_stat(txn, dbi, &stat);
   environment.check(code, "read a table's figures");
@@ -126,31 +144,32 @@ std::unique_ptr<Environment> Environment::open(const std::filesystem::path& dire
 
 std::unique_ptr<Environment> Environment::open_linked(const std::filesystem::path& directory, Mode mode,
                                                       const std::filesystem::path& name, const FileId& id,
-                                                      std::chrono::milliseconds timeout) {
-  // In the store's own directory LMDB is without one, because nothing can be made there.
-  auto lock_file =
-      directory == name.parent_path() ? nullptr : std::make_unique<LockFile>(directory, name, timeout);
-  std::unique_ptr<Environment> self(new Environment(directory, mode, name, std::move(lock_file)));
+                                                      std::chrono::milliseconds timeout,
+                                                      std::uint64_t map_bytes) {
+  const bool has_locks = directory != name.parent_path();
+  auto lock_file = std::make_unique<LockFile>(has_locks ? directory : std::filesystem::path(), name, timeout);
+  std::unique_ptr<Environment> self(new Environment(directory, mode, name, std::move(lock_file), map_bytes));
   // LMDB opens the path more than once, and the lock file before. It was the same file each time if it still
   // is: one that was replaced does not come back.
   struct stat status{};
-  if ((self->lock_file_ && !self->lock_file_->is_in_place()) || self->file_id() != id ||
-      stat(name.c_str(), &status) != 0 || FileId(status.st_dev, status.st_ino) != id) {
+  if (!self->lock_file_->is_in_place() || self->file_id() != id || stat(name.c_str(), &status) != 0 ||
+      FileId(status.st_dev, status.st_ino) != id) {
     return nullptr;
   }
-  if (self->lock_file_) self->clean_mark_.emplace(directory);
+  if (has_locks) self->clean_mark_.emplace(directory);
   self->open_tables(mode);
+  self->lock_file_->keep_process();
   return self;
 }
 
 Environment::Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name,
-                         std::unique_ptr<LockFile> lock_file)
+                         std::unique_ptr<LockFile> lock_file, std::uint64_t map_bytes)
     : lock_file_(std::move(lock_file)), path_(std::move(name)), read_only_(mode == Mode::kReadOnly) {
   const unsigned flags =
       MDB_NOTLS | (read_only_ ? MDB_RDONLY : 0U) | (mode == Mode::kCreate ? MDB_NOLOCK | MDB_NOSYNC : 0U);
-  for (std::uint64_t map_bytes = kMapBytes;; map_bytes /= 2) {
+  for (map_bytes_ = map_bytes;; map_bytes_ /= 2) {
     check(mdb_env_create(&env_), "create an environment");
-    int code = mdb_env_set_mapsize(env_, map_bytes);
+    int code = mdb_env_set_mapsize(env_, map_bytes_);
     if (code == MDB_SUCCESS) code = mdb_env_set_maxreaders(env_, kMaxReaders);
     if (code == MDB_SUCCESS) code = mdb_env_set_maxdbs(env_, kTableCount);
     if (code == MDB_SUCCESS) code = mdb_env_open(env_, directory.c_str(), flags, kFileMode);
@@ -159,10 +178,18 @@ Environment::Environment(const std::filesystem::path& directory, Mode mode, std:
     mdb_env_close(env_);
     env_ = nullptr;
     // Too little address space. Under valgrind the same is EINVAL.
-    if ((code != ENOMEM && code != EINVAL) || map_bytes <= kSmallestMapBytes)
+    if ((code != ENOMEM && code != EINVAL) || map_bytes_ <= kSmallestMapBytes)
       throw error_of(code, "open", path_);
   }
-  if (lock_file_) lock_file_->opened();
+  mdb_env_set_userctx(env_, this);
+  mdb_env_set_assert(env_, &on_assertion);
+  if (lock_file_) lock_file_->keep_open();
+}
+
+std::uint64_t Environment::map_bytes_for(std::uint64_t bytes) noexcept {
+  constexpr std::uint64_t kRoom = 4;
+  const std::uint64_t wanted = std::min(bytes, kMostMapBytes / kRoom) * kRoom;
+  return std::bit_ceil(std::max(wanted, kLeastMapBytes));
 }
 
 void Environment::open_tables(Mode mode) {
@@ -198,9 +225,47 @@ void Environment::find_map(MDB_txn* txn) {
 }
 
 Environment::~Environment() {
-  if (env_ == nullptr) return;
-  if (lock_file_) lock_file_->closing();
-  mdb_env_close(env_);
+  if (env_ != nullptr && is_stuck_) {
+    // The locked mutex is in its thread's list of robust mutexes, which the C library writes to.
+    static_cast<void>(lock_file_.release());
+  } else if (env_ != nullptr) {
+    mdb_env_close(env_);
+  }
+  delete failure_.load();
+}
+
+// Called by LMDB in the place of abort(). An exception is the only way out, because LMDB calls abort() when
+// this returns. It passes LMDB's functions, which have nothing to clean up, by their unwind tables: compilers
+// make these for C too where the system's ABI wants them, as on x86-64 and AArch64.
+void Environment::on_assertion(MDB_env* env, const char* text) {
+  static_cast<const Environment*>(mdb_env_get_userctx(env))->fail(text);
+}
+
+void Environment::fail(const char* text) const {
+  const bool writes = writing == this;
+  auto message = std::make_unique<std::string>(fmt::format(
+      "{}: is damaged, as LMDB found while it used it ({}). {}, then open it again: its pages are looked "
+      "through then",
+      path_.string(), text,
+      writes ? "End this process" : "Close all handles of it in this process and let go of all views"));
+  const std::string* expected = nullptr;
+  if (failure_.compare_exchange_strong(expected, message.get())) static_cast<void>(message.release());
+  if (clean_mark_) clean_mark_->remove();
+  if (writes && lock_file_) lock_file_->claim().note_stuck_writer();
+  if (writes) is_stuck_ = true;
+  throw failed();
+}
+
+Error Environment::failed() const { return {Errc::kDamaged, *failure_.load(std::memory_order_acquire)}; }
+
+Alone Environment::alone() const { return Alone(lock_file_->claim()); }
+
+Error Environment::not_alone(std::string_view doing) const { return lock_file_->claim().not_alone(doing); }
+
+void Environment::require_writable() const {
+  require_usable();
+  if (!lock_file_) return;
+  if (const auto why = lock_file_->claim().why_not_to_write()) throw Error(Errc::kBusy, *why);
 }
 
 void Environment::check(int code, const char* doing) const {
@@ -326,6 +391,7 @@ int Environment::clear_dead_readers() const noexcept {
 // ---- ReadTransaction ----
 
 ReadTransaction::ReadTransaction(const Environment& environment) : environment_(&environment) {
+  environment.require_usable();
   int code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
   if (code == MDB_READERS_FULL && environment.clear_dead_readers() > 0) {
     code = mdb_txn_begin(environment.env_, nullptr, MDB_RDONLY, &txn_);
@@ -339,7 +405,10 @@ ReadTransaction::~ReadTransaction() {
 
 void ReadTransaction::reset() noexcept { mdb_txn_reset(txn_); }
 
-void ReadTransaction::renew() { environment_->check(mdb_txn_renew(txn_), "renew a snapshot"); }
+void ReadTransaction::renew() {
+  environment_->require_usable();
+  environment_->check(mdb_txn_renew(txn_), "renew a snapshot");
+}
 
 std::uint64_t ReadTransaction::id() const noexcept { return mdb_txn_id(txn_); }
 
@@ -354,6 +423,7 @@ TableStat ReadTransaction::stat(Table table) const {
 std::vector<FreedPages> ReadTransaction::free_list() const {
   // Database 0 is the free list: txnid -> count, then that many page numbers. LMDB opens it to read-only
   // transactions (its mdb_stat does the same).
+  environment_->require_usable();
   std::vector<FreedPages> list;
   MDB_cursor* opened = nullptr;
   environment_->check(mdb_cursor_open(txn_, 0, &opened), "read the free list");
@@ -374,11 +444,19 @@ std::vector<FreedPages> ReadTransaction::free_list() const {
 // ---- WriteTransaction ----
 
 WriteTransaction::WriteTransaction(const Environment& environment) : environment_(&environment) {
-  environment.check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write");
+  environment.require_writable();
+  writing = environment_;
+  try {
+    environment.check(mdb_txn_begin(environment.env_, nullptr, 0, &txn_), "begin a write");
+  } catch (...) {
+    writing = nullptr;
+    throw;
+  }
 }
 
 WriteTransaction::~WriteTransaction() {
-  if (txn_ != nullptr) mdb_txn_abort(txn_);
+  writing = nullptr;
+  if (txn_ != nullptr && !environment_->is_stuck_) mdb_txn_abort(txn_);
 }
 
 std::optional<Bytes> WriteTransaction::get(Table table, Bytes key) const {
@@ -401,6 +479,7 @@ std::span<std::byte> WriteTransaction::reserve_with(unsigned flags, Table table,
     fmt::print(stderr, "tokcask: internal error: a key of {} and a value of {} bytes\n", key.size(), size);
     std::abort();
   }
+  environment_->require_usable();
   MDB_val k = value_of(key);
   MDB_val v{size, nullptr};
   environment_->check(mdb_put(txn_, environment_->tables_[index(table)], &k, &v, MDB_RESERVE | flags),
@@ -426,6 +505,7 @@ void WriteTransaction::append(Table table, Bytes key, Bytes value) {
 }
 
 bool WriteTransaction::erase(Table table, Bytes key) {
+  environment_->require_usable();
   MDB_val k = value_of(key);
   const int code = mdb_del(txn_, environment_->tables_[index(table)], &k, nullptr);
   if (code == MDB_NOTFOUND) return false;
@@ -434,10 +514,13 @@ bool WriteTransaction::erase(Table table, Bytes key) {
 }
 
 void WriteTransaction::commit() {
+  environment_->require_usable();
   // Nothing is written before, or so much that the file will be walked once more.
   const bool clean = environment_->is_clean();
-  // LMDB frees the transaction whether or not the commit succeeds.
-  environment_->check(mdb_txn_commit(std::exchange(txn_, nullptr)), "commit");
+  // LMDB frees the transaction whether or not the commit succeeds, but not when an assertion fails.
+  const int code = mdb_txn_commit(txn_);
+  txn_ = nullptr;
+  environment_->check(code, "commit");
   if (clean) environment_->move_mark();
 }
 
@@ -459,6 +542,7 @@ namespace {
 
 std::optional<Cursor::Entry> move(const Environment& environment, MDB_cursor* cursor, MDB_cursor_op how,
                                   Bytes key) {
+  environment.require_usable();
   MDB_val k = value_of(key);
   MDB_val v;
   const int code = mdb_cursor_get(cursor, &k, &v, how);

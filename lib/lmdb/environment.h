@@ -2,9 +2,8 @@
 // rules.
 //
 // What is used of LMDB, and how:
-//  - One Environment per process and file. A second one, or any other descriptor on lock.mdb, would drop this
-//    process's POSIX locks when it is closed; the caller sees to that (see cache/registry). LockFile's is
-//    closed after LMDB's.
+//  - One Environment per process and file: closing one would free the reader slots of the other. A second one
+//    is refused (see lmdb/data_claim.h). No lock of LMDB's own is relied on (see lmdb/lock_file.h).
 //  - No MDB_WRITEMAP: a full disk is an error code, not a signal, and the map is read-only memory.
 //  - MDB_NOTLS: a read transaction belongs to an object, not to a thread.
 //  - The map is reserved once and never resized, because resizing would pull it away under live views.
@@ -26,6 +25,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -33,7 +33,7 @@
 #include <tokcask/error.h>
 
 #include "lmdb/clean_mark.h"
-#include "lmdb/lock_file.h"
+#include "lmdb/data_claim.h"
 
 struct stat;
 struct MDB_env;
@@ -41,6 +41,8 @@ struct MDB_txn;
 struct MDB_cursor;
 
 namespace tokcask::lmdb {
+
+class LockFile;
 
 using Bytes = std::span<const std::byte>;
 
@@ -73,14 +75,20 @@ class Environment {
   // durable before sync(). kReadOnly is for files this process may not write.
   static std::unique_ptr<Environment> open(const std::filesystem::path& directory, Mode mode,
                                            const std::filesystem::path& name = {});
-  // The same for a directory that has a lock file and a link to the data file `name`. Returns null, and has
-  // read nothing by that lock file, when what was opened or what is there now is not the file `id`. Throws
-  // Error(kBusy) when others have it open with another lock file, or are opening it for longer than
-  // `timeout`; see lock_file.h.
+  // The same for a directory that has a lock file and a link to the data file `name`. In the directory of
+  // `name` itself LMDB is without a lock file, because nothing can be made there. Returns null, and has read
+  // nothing by that lock file, when what was opened or what is there now is not the file `id`. Throws
+  // Error(kBusy) when others are in the way for longer than `timeout`; see data_claim.h and lock_file.h.
   using FileId = std::pair<dev_t, ino_t>;
   static std::unique_ptr<Environment> open_linked(const std::filesystem::path& directory, Mode mode,
                                                   const std::filesystem::path& name, const FileId& id,
-                                                  std::chrono::milliseconds timeout);
+                                                  std::chrono::milliseconds timeout,
+                                                  std::uint64_t map_bytes = kMostMapBytes);
+  // The map is address space that is reserved for the file, and the file cannot grow beyond it. What serves a
+  // file that is to have `bytes` at most, where other processes may make it larger. A process has address
+  // space for some thousand maps of the smallest size.
+  [[nodiscard]] static std::uint64_t map_bytes_for(std::uint64_t bytes) noexcept;
+  static constexpr std::uint64_t kMostMapBytes = std::uint64_t{1} << 40;
   ~Environment();
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
@@ -90,6 +98,8 @@ class Environment {
   [[nodiscard]] std::uint64_t page_count() const noexcept;
   [[nodiscard]] std::size_t page_bytes() const noexcept { return page_bytes_; }
   [[nodiscard]] bool read_only() const noexcept { return read_only_; }
+  // How large the file may become: less than was asked for where address space is short (RLIMIT_AS).
+  [[nodiscard]] std::uint64_t map_bytes() const noexcept { return map_bytes_; }
   // Size of data.mdb on disk.
   [[nodiscard]] std::uint64_t file_bytes() const;
   // When data.mdb was last written to.
@@ -116,6 +126,18 @@ class Environment {
   // Throws the error of a code of LMDB's that is not its success. If that is damage, the file is walked when
   // it is opened next.
   void check(int code, const char* doing) const;
+  // Throws Error(kDamaged) after an assertion of LMDB's has failed, which has found damage that it cannot
+  // handle. The one who met it got this error in the place of LMDB's abort(). Nothing is done by this
+  // environment any more. All that uses a transaction asks for it.
+  void require_usable() const {
+    if (failure_.load(std::memory_order_acquire) != nullptr) throw failed();
+  }
+
+  // Tries to have the data file alone: false when any other process or object has it open. While the result
+  // lives, whoever opens the file waits. Not for kCreate.
+  [[nodiscard]] Alone alone() const;
+  // That `doing` ("compacted") wants it alone, and who else has it open.
+  [[nodiscard]] Error not_alone(std::string_view doing) const;
   // Page 0 of the file as this process has it mapped; never moves. Null for kCreate, and when it cannot be
   // found because the file's pages are larger than the system's.
   [[nodiscard]] const std::byte* map() const noexcept { return map_; }
@@ -136,7 +158,7 @@ class Environment {
   friend class WriteTransaction;
   friend class Cursor;
   Environment(const std::filesystem::path& directory, Mode mode, std::filesystem::path name,
-              std::unique_ptr<LockFile> lock_file = nullptr);
+              std::unique_ptr<LockFile> lock_file = nullptr, std::uint64_t map_bytes = kMostMapBytes);
   void open_tables(Mode mode);
   [[nodiscard]] struct stat status() const;
   // That of the data file; -1 if LMDB does not tell.
@@ -145,6 +167,10 @@ class Environment {
   [[nodiscard]] bool is_clean() const noexcept;
   void move_mark() const noexcept;
   void find_map(MDB_txn* txn);
+  static void on_assertion(MDB_env* env, const char* text);
+  [[noreturn]] void fail(const char* text) const;
+  [[nodiscard]] Error failed() const;
+  void require_writable() const;
 
   std::unique_ptr<LockFile> lock_file_;       // null: without one
   std::optional<CleanMark> clean_mark_;       // where there is a lock file
@@ -153,8 +179,13 @@ class Environment {
   std::filesystem::path path_;
   std::array<unsigned, kTableCount> tables_{};
   std::size_t page_bytes_ = 0;
+  std::uint64_t map_bytes_ = 0;
   const std::byte* map_ = nullptr;
   bool read_only_ = false;
+  mutable std::atomic<const std::string*> failure_{nullptr};  // of an assertion; set once
+  // An assertion has failed in the middle of a write. LMDB's cursors of it were on the stack, so the
+  // transaction can be neither ended nor left: its mutex stays locked until this process ends.
+  mutable std::atomic<bool> is_stuck_{false};
 };
 
 // A snapshot of the store. While it is active its pages are not reused; reset() gives the snapshot up but

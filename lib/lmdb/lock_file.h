@@ -1,24 +1,25 @@
-// LMDB's lock file, lock.mdb, from outside: that all who have a data file open share one.
+// LMDB's lock file, lock.mdb, from outside: what keeps its reader table true.
 //
-// In it are LMDB's mutexes, the number of the newest transaction and the table of readers, in shared memory
-// that LMDB believes. Two processes with two lock files for one data file do not see each other: one would
-// reuse pages that the other reads. That may come about when lock.mdb is removed or replaced while it is in
-// use, or when the data file is reached by two names (a hard link).
+// In the file are LMDB's mutexes, the number of the newest transaction and the table of readers. LMDB guards
+// them by POSIX record locks: a shared one on byte 0 while the file is open, without which the next opener
+// believes that it is alone and makes the table anew; and one on the byte whose offset is the process's id,
+// without which others take the process for dead and free its slots. POSIX drops all locks of a process on a
+// file when the process closes any descriptor of that file: a backup made by the process itself does that, or
+// a checksum of a directory. Pages under held views would be reused then.
 //
-// So whoever opens a lock file says so in the data file itself, which is one whatever its names are: by a
-// read lock (F_OFD_SETLK) on the byte whose offset is the number of the lock file's inode. Such locks go with
-// the last descriptor of their holder, and do not mix with the process's other locks.
+// So a LockFile has both locks as open file description locks (F_OFD_SETLK), by a descriptor of its own.
+// Nothing else in the process disturbs those, the kernel drops them when the process ends, and LMDB's
+// questions (F_SETLK, F_GETLK) see them as it sees its own. The lock on the process's byte takes the place of
+// LMDB's, because the two would be in each other's way: LMDB sets its own once, when an environment begins
+// its first read transaction, and never asks for it again.
 //
-// LMDB 0.9.26 to 0.9.31 destroys the mutexes when it closes the lock file and nobody else has it open: it
-// asks for that by its write lock on byte 0. Who opens the file at that moment waits for this lock, and then
-// takes the mutexes as they are: no transaction begins there (EINVAL) until all have closed it. So two locks
-// on the lock file keep that from happening among processes of this library, whatever their LMDB is.
-//
-// Who is about to close has a read lock on byte 0. So LMDB never sees itself as the last one, destroys
-// nothing, and whoever comes next finds mutexes that work, or is alone and makes them again.
-//
-// Opening may fail after LMDB has found itself alone, and then it destroys them too. So one opens at a time,
-// by a write lock on the last byte. The kernel releases it after LMDB's own when its holder is killed.
+// LMDB 0.9.26 to 0.9.31 destroys the mutexes when it closes the file and nobody else has it open: it asks for
+// that by its write lock on byte 0. Who opens the file at that moment waits for this lock, and then takes the
+// mutexes as they are: no transaction begins there (EINVAL) until all have closed it. The lock on byte 0
+// outlives LMDB's, so LMDB never sees itself as the last one and destroys nothing. Whoever comes next finds
+// mutexes that work, or is alone and makes them again. Opening may fail after LMDB has found itself alone,
+// and then it destroys them too. So one opens at a time, by a write lock on the last byte. Where an opener is
+// stopped there, others wait for that lock, and only for a limited time.
 #pragma once
 
 #include <sys/types.h>
@@ -27,6 +28,9 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "lmdb/data_claim.h"
+#include "os/process_descriptor.h"
+
 namespace tokcask::lmdb {
 
 // What every opener asks for; the first fixes it. A slot takes 64 bytes of the lock file.
@@ -34,34 +38,41 @@ inline constexpr unsigned kMaxReaders = 4096;
 inline constexpr std::uint64_t kLeastLockFileBytes = std::uint64_t{kMaxReaders} * 64;
 // What a lock file of so many takes, rounded up.
 inline constexpr std::uint64_t kLockFileBytes = kLeastLockFileBytes + 4096;
+// So that a time limit of any size can be added to a time.
+inline constexpr std::chrono::hours kLongestWait{24};
 
 // Threads: the const members may be called concurrently.
 class LockFile {
  public:
-  // Says that `directory`/lock.mdb, which is there, is about to be opened for `data`. Throws Error(kBusy)
-  // when others have the data file open with another lock file, or this one was cut short while they have it,
-  // or another one is still opening it after `timeout`. Where the file system has no such locks, nobody is
-  // refused. Throws Error(kIo) when one of the files is not there.
+  // Claims `data` (see DataClaim) for an opener with `directory`/lock.mdb, which is there, and waits until it
+  // is this process's turn to open it: `timeout` at most, then Error(kBusy). On a read-only file system, and
+  // with an empty `directory`, there is no lock file to be had, and the claim is that of a reader without
+  // one. Throws Error(kIo).
   LockFile(const std::filesystem::path& directory, const std::filesystem::path& data,
            std::chrono::milliseconds timeout);
   // LMDB has closed it, or never opened it.
-  ~LockFile();
+  ~LockFile() = default;
   LockFile(const LockFile&) = delete;
   LockFile& operator=(const LockFile&) = delete;
 
-  // LMDB has opened it, and others may.
-  void opened() const noexcept;
+  // LMDB has opened it.
+  void keep_open() const noexcept;
+  // LMDB has also begun a read transaction and ended it, and none is under way. From now on others may open
+  // it.
+  void keep_process() const noexcept;
+
   // Whether the file by that name is the one that was claimed.
   [[nodiscard]] bool is_in_place() const noexcept;
-  // LMDB is about to close it.
-  void closing() const noexcept;
+  [[nodiscard]] DataClaim& claim() noexcept { return claim_; }
+  [[nodiscard]] const DataClaim& claim() const noexcept { return claim_; }
 
  private:
-  [[nodiscard]] bool claim();
+  void wait_for_turn(std::chrono::milliseconds timeout) const;
 
+  const std::filesystem::path data_;
   const std::filesystem::path path_;
-  int data_fd_ = -1;
-  int lock_fd_ = -1;
+  DataClaim claim_;
+  os::ProcessDescriptor fd_;  // less than 0: no lock file
   ino_t inode_ = 0;
 };
 

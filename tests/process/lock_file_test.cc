@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -164,6 +165,59 @@ TEST_CASE("a store's directory by two names is one store") {
   CHECK(child.succeeded());
   CHECK(right_or_missing(cache) == kEntries);
   CHECK(f.messages.all().empty());
+}
+
+TEST_CASE("a store on a read-only mount: no reader beside others, and no writer beside a reader") {
+  Fixture f;
+  fill(f);
+  const fs::path mount_point = f.directory() / "mount";
+  fs::create_directory(mount_point);
+  // A reader there: says whether it came to mount, then whether it was let in, then stays.
+  const auto read_there = [&](const Line& line) {
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount(f.root().c_str(), mount_point.c_str(), nullptr, MS_BIND, nullptr) != 0 ||
+        mount(nullptr, mount_point.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) != 0) {
+      line.tell(0);
+      line.hear();
+      return true;
+    }
+    line.tell(1);
+    try {
+      auto cache = TokenizedCache::open(mount_point, {.read_only = true});
+      const auto held = cache.get(key(7)).value();
+      line.tell(1);
+      line.hear();
+      return copy_of(held.input_ids()) == ids(7, 700);
+    } catch (const Error& error) {
+      const std::string why = error.what();
+      line.tell(0);
+      line.hear();
+      return error.code() == Errc::kBusy && why.find("read-only mount") != std::string::npos;
+    }
+  };
+  {
+    auto cache = f.open();
+    Child reader(read_there);
+    if (reader.line().hear() == 0) {
+      MESSAGE("a read-only mount was not tried: not allowed here");
+      return;
+    }
+    CHECK(reader.line().hear() == 0);
+    reader.line().tell(1);
+    CHECK(reader.succeeded());
+  }
+  std::optional<Child> reader(std::in_place, read_there);
+  CHECK(reader->line().hear() == 1);
+  CHECK(reader->line().hear() == 1);
+  auto cache = f.open();
+  CHECK(right_or_missing(cache) == kEntries);
+  cache.put(key(300), {.input_ids = ids(300, 3000)});
+  const std::string why = error_of(Errc::kBusy, [&] { cache.flush(); });
+  CHECK(why.find("process " + std::to_string(reader->pid())) != std::string::npos);
+  reader->line().tell(1);
+  CHECK(reader->succeeded());
+  cache.flush();
+  CHECK(cache.get(key(300)));
 }
 
 }  // namespace tokcask

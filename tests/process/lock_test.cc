@@ -1,4 +1,5 @@
 // Writers in several processes, and one that is stopped while it holds the write lock.
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <fstream>
@@ -156,14 +157,11 @@ TEST_CASE("who held the write lock before, or what is no time, is not told as it
   f.open().close();
   Child holder(hold_write_lock(f));
   REQUIRE(holder.line().hear() == 1);
-  const auto told = [&](std::uint64_t pid, std::uint64_t since_ns) {
-    // Not from here: closing the file would drop this process's locks.
-    CHECK(Child([&](const Line&) {
-            std::fstream file(f.root() / "write.lock", std::ios::in | std::ios::out | std::ios::binary);
-            file.write(reinterpret_cast<const char*>(&pid), sizeof pid);
-            file.write(reinterpret_cast<const char*>(&since_ns), sizeof since_ns);
-            return file.flush().good();
-          }).succeeded());
+  const auto told = [&](std::uint64_t pid, std::uint64_t since_ns, std::uint64_t released = 0) {
+    std::fstream file(f.root() / "write.lock", std::ios::in | std::ios::out | std::ios::binary);
+    const std::array<std::uint64_t, 3> content = {pid, since_ns, released};
+    file.write(reinterpret_cast<const char*>(content.data()), sizeof content);
+    CHECK(file.flush().good());
     WriteLock lock(f.root() / "write.lock");
     return error_of(Errc::kBusy, [&] { const auto none = lock.acquire(std::chrono::milliseconds(1)); });
   };
@@ -172,7 +170,13 @@ TEST_CASE("who held the write lock before, or what is no time, is not told as it
   const std::uint64_t now = os::now_ns();
   CHECK(told(pid, now - 12'500'000'000).find(named + " since 2") != std::string::npos);
   CHECK(told(pid, now - 12'500'000'000).find(" UTC (12 s);") != std::string::npos);
-  CHECK(told(pid + 1, now).find(named + ';') != std::string::npos);
+  const std::string unknown = "held by another process;";
+  CHECK(told(pid, now, 1).find(unknown) != std::string::npos);
+  CHECK(told(std::uint64_t{1} << 40, now).find(unknown) != std::string::npos);
+  Child dead([](const Line&) { return true; });
+  const auto dead_pid = static_cast<std::uint64_t>(dead.pid());
+  CHECK(dead.succeeded());
+  CHECK(told(dead_pid, now).find(unknown) != std::string::npos);
   CHECK(told(pid, now + 3'600'000'000'000).find(named + ';') != std::string::npos);
   CHECK(told(pid, 0).find(named + ';') != std::string::npos);
   holder.line().tell(1);
