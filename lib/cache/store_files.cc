@@ -356,11 +356,9 @@ void create(const fs::path& root) {
 namespace {
 
 std::vector<fs::path> set_aside_files(const fs::path& root) {
-  std::vector<fs::path> found;
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root, ignored)) {
-    if (entry.path().filename().string().starts_with(kSetAsidePrefix)) found.push_back(entry.path());
-  }
+  std::vector<fs::path> found = children_of(root);
+  std::erase_if(found,
+                [](const fs::path& path) { return !path.filename().string().starts_with(kSetAsidePrefix); });
   return found;
 }
 

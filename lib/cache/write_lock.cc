@@ -70,6 +70,7 @@ WriteLock::WriteLock(std::filesystem::path file) : file_(std::move(file)) { open
 bool WriteLock::try_lock() {
   if (taken_.exchange(true)) return false;
   try {
+    if (fd_.get() < 0) open_regular(fd_, file_);  // that failed before
     const int error = os::set_lock(fd_.get(), F_WRLCK, 0, kAll);
     if (error == 0 && is_in_place()) return true;
     if (error == 0) open_regular(fd_, file_);  // the file was removed or replaced meanwhile
@@ -109,8 +110,10 @@ void WriteLock::release() noexcept {
 bool WriteLock::is_in_place() const noexcept {
   struct stat ours{};
   struct stat named{};
-  return fstat(fd_.get(), &ours) == 0 && lstat(file_.c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
-         ours.st_ino == named.st_ino;
+  if (fstat(fd_.get(), &ours) != 0) return false;
+  // Where nobody may look the name up, nobody else opens it.
+  if (lstat(file_.c_str(), &named) != 0) return errno == EACCES;
+  return ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
 }
 
 // Failing is no harm, nor is a full disk: then nobody is told who it is.
