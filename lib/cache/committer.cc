@@ -184,6 +184,19 @@ void Committer::add_to(Stats& stats) {
   if (active_.tokenizer_sha) stats.tokenizer_sha = *active_.tokenizer_sha;
 }
 
+void Committer::take_pending(Committer& other) {
+  const std::scoped_lock lock(pending_mutex_, other.pending_mutex_);
+  if (other.active_.empty()) return;
+  note_first_pending();
+  batch_age_ = other.batch_age_;
+  batch_bytes_ = other.batch_bytes_;
+  active_.absorb(other.active_, environment_->page_bytes());
+  count_pending();
+  other.count_pending();
+  start_thread();  // without one, the next put starts it, and flush() needs none
+  pending_changed_.notify_one();
+}
+
 // ---- Commits ----
 
 // Made when it is first needed, so that a process that only reads has one thread less.

@@ -77,6 +77,9 @@ class Committer {
   // Adds what is pending. Looks for each key in the store once.
   void add_to(Stats& stats);
 
+  // Takes over what another one has pending, which is used no more.
+  void take_pending(Committer& other);
+
   // ---- Commits ----
   enum class Save {
     kOwnRuns,  // figures of this process's runs that changed

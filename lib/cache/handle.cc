@@ -193,6 +193,7 @@ void Handle::alone(std::string_view doing, const std::function<void(Engine&)>& a
   }
   if (made) {
     std::shared_ptr<Engine> next = Engine::open(root_, options_, &*made);
+    next->committer().take_pending(open.engine->committer());
     next->adopt(open.run);
     open.engine->forget(open.run);
     open.file = *made;

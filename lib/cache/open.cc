@@ -233,7 +233,9 @@ CopyReport Engine::copy(const fs::path& given_to, const Options& options) {
                 fmt::format("{}: holds a store; copy to a directory that holds none", to.string()));
   }
   files::NewFile fresh(to);
-  const Rewritten made = rewrite(*environment_, *access_, fresh.directory(), {.new_store = true});
+  Rewrite how;
+  how.new_store = true;
+  const Rewritten made = rewrite(*environment_, *access_, fresh.directory(), how);
   fresh.install();
   return {made.bytes, made.entries, made.damaged};
 }
