@@ -31,6 +31,7 @@ void use(const Fixture& f) {
   const std::vector<CacheKey> keys{key(1), key(2), key(3)};
   auto dataset = TokenDataset::open(f.root(), keys);
   CHECK(dataset.size() == 3);
+  dataset.close();
   cache.compact();
   CHECK(cache.stats().entry_count == 20);
 }
@@ -205,7 +206,8 @@ TEST_CASE("FIFOs in the place of files are not waited for") {
     CHECK(TokenDataset::open(f.root(), keys).get(1));
   };
   {
-    const auto dataset = TokenDataset::open(f.root(), keys);
+    auto dataset = TokenDataset::open(f.root(), keys);
+    dataset.close();
     replace(table);
   }
   replace(f.root() / "access.shm");
