@@ -2,10 +2,9 @@
 // the way. Before there is an environment, and without one.
 //
 //   data.mdb     LMDB's data file: all that is true
-//   locks/INODE  the lock directory of the data file with that inode: lock.mdb, LMDB's reader table, which is
-//                opened by LMDB alone, because closing any other descriptor of it would drop the process's
-//                locks; data.mdb, a link to ../../data.mdb, because LMDB finds both by one path; and
-//                clean, see lmdb/clean_mark.h
+//   locks/INODE  the lock directory of the data file with that inode: lock.mdb, LMDB's reader table, see
+//                lmdb/lock_file.h; data.mdb, a link to ../../data.mdb, because LMDB finds both by one path;
+//                and clean, see lmdb/clean_mark.h
 //   write.lock   see write_lock.h
 //   access.shm   see shm/access_table.h
 //   data.mdb.set-aside-N   what once was data.mdb and could not be used

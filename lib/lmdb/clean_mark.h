@@ -12,6 +12,10 @@
 // system gives fine ctimes to files that somebody has looked at (Linux 6.13 and later; "multigrain
 // timestamps").
 //
+// One thing stays unseen: a program that has the file mapped for writing. Its first store into a page changes
+// the ctime, and further ones do not until the page is written back. So the mark believes that no other
+// program has the file mapped so while it is walked.
+//
 // The mark is a file of its own, 80 bytes, in the byte order of the machine. It is a hint: whatever is wrong
 // with it, the file is walked.
 //
