@@ -1,8 +1,12 @@
 #include "cache/pending.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <new>
+
+#include <tokcask/error.h>
 
 #include "lmdb/environment.h"
 
@@ -14,6 +18,12 @@ PendingTokens PendingTokens::copy_of(const Tokens& tokens) {
   copy.length = tokens.input_ids.size();
   copy.has_mask = std::any_of(tokens.attention_mask.begin(), tokens.attention_mask.end(),
                               [](std::int32_t value) { return value != 1; });
+  if (copy.has_mask && copy.length > record::kMaxTokens / 2) {
+    // One bit more would be a flag of the entry's row, and one write of LMDB's cannot be that long.
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("{} tokens with a mask; an entry with a mask holds at most {}", copy.length,
+                            record::kMaxTokens / 2));
+  }
   const std::size_t bytes = std::max<std::size_t>(copy.payload_bytes(), sizeof(std::int32_t));
   std::shared_ptr<std::int32_t[]> data(static_cast<std::int32_t*>(::operator new(bytes, kAlignment)),
                                        [](std::int32_t* p) { ::operator delete(p, kAlignment); });

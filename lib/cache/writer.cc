@@ -19,7 +19,8 @@ using rows::Tag;
 namespace {
 
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
-constexpr unsigned kMostAttempts = 8;
+constexpr unsigned kMostAttempts = 32;
+constexpr unsigned kMostScattered = 8;  // each makes twice as much go as the one before
 constexpr std::size_t kMostFailures = 8;
 constexpr std::chrono::milliseconds kMostWaited{500};  // for readers
 
@@ -174,10 +175,11 @@ std::size_t Writer::make_room(const Round& round, std::size_t at, std::size_t co
     // A batch that is large for the store makes some more go at once: it needs that, and fewer commits.
     const std::uint64_t all = room::pages_of(space, work_of(items, at, rest));
     wanted = std::max({wanted, room::minus(space.live(), room::low_mark(space)),
-                       std::min(room::minus(all, later.available(high)), space.limit / 8)});
+                       room::minus(std::min(all, space.limit / 8), later.available(high))});
   }
   // What readers hold does not come to lie side by side by evicting more.
-  if (scattered > 0 && space.held == 0) wanted = std::max(wanted, work.value_pages << (scattered - 1));
+  if (scattered > 0 && scattered <= kMostScattered && space.held == 0)
+    wanted = std::max(wanted, work.value_pages << (scattered - 1));
   if (wanted > 0) {
     if (const std::size_t made = evict(round, at, wanted, std::max<std::uint64_t>(lacking, 1), space);
         made > 0)
@@ -187,8 +189,14 @@ std::size_t Writer::make_room(const Round& round, std::size_t at, std::size_t co
   if (count > 0) return 0;
   if (first <= space.available(high) + room::minus(space.recent, nothing))
     return commit_nothing(space) ? rest : 0;
-  const auto enough = [&](const room::Space& now) { return room::fits(now, work, room::high_mark(now)); };
-  return space.held > 0 && wait_for_readers(space, enough) ? rest : 0;
+  if (space.held == 0) return 0;
+  const std::size_t group = std::max<std::size_t>(fitting(later, items, at, rest), 1);
+  const room::Work of_group = work_of(items, at, group);
+  const auto fit = [](const room::Space& now, const room::Work& some) {
+    return room::fits(now, some, room::high_mark(now));
+  };
+  if (wait_for_readers(space, [&](const room::Space& now) { return fit(now, of_group); })) return group;
+  return fit(measure(round.max_bytes), work) ? group : 0;
 }
 
 // Evicts entries of `wanted` pages for the puts from `at` on, or of `least` if there are no more. Returns for
@@ -545,17 +553,21 @@ void Writer::remove_stored(const CacheKey& key, const room::Space& space) {
            .get(Table::kRecords, record::PaddedKey(key.canonical()).bytes())) {
     return;
   }
-  room::Work work;
-  work.removals = 1;
-  const std::uint64_t mark = room::removal_mark(space);
-  if (!room::fits(space, work, mark)) return;
-  Commit commit(*environment_, names_);
-  const std::uint32_t slot = commit.erase(key);
-  if (slot == rows::kNoSlot) return;
-  commit.finish();
-  if (commit.id() != space.txnid + 1 || !may_commit(commit, space, work, mark)) return;
-  commit.commit();
+  std::uint32_t slot = rows::kNoSlot;
+  const auto erase = [&](Commit& commit, std::size_t) {
+    slot = commit.erase(key);
+    return std::size_t{1};
+  };
+  erase_within(space.limit * space.page_bytes, 1, erase, [&] {
+    if (slot != rows::kNoSlot) free_slot(slot);
+  });
+}
+
+// The next entry in this slot has not been used yet.
+void Writer::free_slot(std::uint32_t slot) {
   access_->assign(slot, 0);
+  const auto taken = stamps_.find(slot / rows::kStampsPerChunk);
+  if (taken != stamps_.end()) taken->second[slot % rows::kStampsPerChunk] = 0;
 }
 
 // ---- Removing ----
@@ -617,7 +629,7 @@ std::size_t Writer::remove_within(std::span<const Victim> victims, std::uint64_t
     return taken;
   };
   erase_within(max_bytes, victims.size(), erase, [&] {
-    for (const std::uint32_t slot : slots) access_->assign(slot, 0);
+    for (const std::uint32_t slot : slots) free_slot(slot);
     report.removed += erased.removed;
     report.bytes += erased.bytes;
     at += taken;

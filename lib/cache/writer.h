@@ -175,6 +175,7 @@ class Writer {
                                     std::size_t most) const;
   void weigh(Candidates& items, std::size_t at);
   void decline(const Candidate& item, std::uint64_t max_bytes);
+  void free_slot(std::uint32_t slot);
   void remove_stored(const CacheKey& key, const room::Space& space);
   static std::size_t note_failure(Round& round, std::size_t at, const char* what);
   [[nodiscard]] std::string why_declined(const Candidate& item, const room::Space& space) const;

@@ -385,37 +385,6 @@ TEST_CASE("a put of what is stored already keeps the entry, whatever the room") 
   }
 }
 
-TEST_CASE("also where readers hold every free page, nothing is served whose replacement is declined") {
-  Fixture f;
-  auto cache = f.open({.max_bytes = kMiB});
-  std::uint64_t stored = 0;
-  while (cache.stats().run.declined == 0) {
-    put(cache, stored++);
-    cache.flush();
-  }
-  --stored;  // the last was declined
-  auto reader = f.open({.read_only = true});
-  const auto view = reader.get(key(0));
-  REQUIRE(view);
-  const auto inode = [&] {
-    struct stat status{};
-    REQUIRE(stat(f.data().c_str(), &status) == 0);
-    return status.st_ino;
-  };
-  const auto before = inode();
-  for (std::uint64_t i = 0; i < stored; ++i) {
-    put(cache, i, 300'000);  // more than the budget
-    cache.flush();
-    REQUIRE(f.file_bytes() <= kMiB);
-    REQUIRE_FALSE(cache.get(key(i)));
-    REQUIRE(cache.stats().entry_count == stored - 1 - i);
-    if (i + 1 < stored) REQUIRE(holds(cache, i + 1));
-  }
-  CHECK(inode() != before);  // in the old one there was no page left to remove with
-  CHECK(copy_of(view->input_ids()) == ids(0, kLength));
-  CHECK(f.open({.read_only = true}).keys().empty());
-}
-
 TEST_CASE("large entries after small ones: the free pages are not side by side") {
   Fixture f;
   {
