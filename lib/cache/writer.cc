@@ -442,12 +442,11 @@ Writer::Written Writer::put_group(Round& round, std::size_t at, std::size_t coun
   access_->grow(commit.store().slot_count);
   commit.commit();
   counted.keep();
-  // Somebody may have used the entry since: the newer stamp stays. That of a free slot is 0. A put with a
-  // stamp of its own has that one, whatever the entry had before.
+  // Somebody may have used the entry since: the newer stamp stays. A put with a stamp of its own has that one,
+  // whatever the entry had before.
   for (std::size_t i = 0; i < count; ++i) {
     const auto [slot, stamp] = stamps[i];
-    if (round.items[at + i].put().dated) access_->assign(slot, 0);
-    access_->touch(slot, stamp);
+    if (round.items[at + i].put().dated || access_->stamp(slot) < stamp) access_->assign(slot, stamp);
   }
   if (books != nullptr) books->committed();
   if (!round.failures.empty()) round.committed_since = true;
