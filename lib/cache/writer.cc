@@ -184,7 +184,10 @@ std::size_t Writer::make_room(const Round& round, std::size_t at, std::size_t co
     if (const std::size_t made = evict(round, at, wanted, std::max<std::uint64_t>(lacking, 1), space);
         made > 0)
       return made;
-    if (lacking > 0) return 0;
+    // Nothing may go; or no page is left to remove with, because readers hold them.
+    room::Work one;
+    one.removals = 1;
+    if (lacking > 0 && (space.held == 0 || room::fits(space, one, room::removal_mark(space)))) return 0;
   }
   if (count > 0) return 0;
   if (first <= space.available(high) + room::minus(space.recent, nothing))
