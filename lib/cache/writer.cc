@@ -444,6 +444,7 @@ Writer::Written Writer::put_group(Round& round, std::size_t at, std::size_t coun
   if (!disk_full_ && !has_blocks(end_of(commit, space, work), space)) return {.measure_again = true};
   access_->grow(commit.store().slot_count);
   commit.commit();
+  wait_until_ = std::chrono::steady_clock::now() + kMostWaited;
   counted.keep();
   // Somebody may have used the entry since: the newer stamp stays. A put with a stamp of its own has that one,
   // whatever the entry had before.
@@ -539,6 +540,7 @@ std::string Writer::why_declined(const Candidate& item, const room::Space& space
 }
 
 void Writer::decline(const Candidate& item, std::uint64_t max_bytes) {
+  remove_stored(item.key(), max_bytes);
   Run& run = item.run();
   ++run.declined;
   const room::Space space = measure(max_bytes);
@@ -546,23 +548,24 @@ void Writer::decline(const Candidate& item, std::uint64_t max_bytes) {
   const std::uint64_t now = access_->next_stamp();
   notes_.push_back({record::hash_key(item.key().canonical()), now, now,
                     static_cast<std::uint32_t>(run.run_id()), rows::Fate::kDeclined});
-  remove_stored(item.key(), space);
 }
 
-// What a declined put was to replace is not served any more, as far as a page is left to remove it with.
-void Writer::remove_stored(const CacheKey& key, const room::Space& space) {
-  if (!lmdb::ReadTransaction(*environment_)
-           .get(Table::kRecords, record::PaddedKey(key.canonical()).bytes())) {
-    return;
+// What a declined put was to replace is not served any more. Throws when no page is left to remove it with:
+// then the put stays pending.
+void Writer::remove_stored(const CacheKey& key, std::uint64_t max_bytes) {
+  Victim stored;
+  {
+    const lmdb::ReadTransaction snapshot(*environment_);
+    const auto value = snapshot.get(Table::kRecords, record::PaddedKey(key.canonical()).bytes());
+    const char* reason = nullptr;
+    const auto there =
+        value ? record::decode(*value, record::hash_key(key.canonical()), &reason) : std::nullopt;
+    if (!there) return;
+    stored.slot = there->header.slot;
+    stored.generation = there->header.generation;
   }
-  std::uint32_t slot = rows::kNoSlot;
-  const auto erase = [&](Commit& commit, std::size_t) {
-    slot = commit.erase(key);
-    return std::size_t{1};
-  };
-  erase_within(space.limit * space.page_bytes, 1, erase, [&] {
-    if (slot != rows::kNoSlot) free_slot(slot);
-  });
+  PruneReport report;
+  remove_all({&stored, 1}, kNever, max_bytes, {}, report);
 }
 
 // The next entry in this slot has not been used yet.

@@ -176,7 +176,7 @@ class Writer {
   void weigh(Candidates& items, std::size_t at);
   void decline(const Candidate& item, std::uint64_t max_bytes);
   void free_slot(std::uint32_t slot);
-  void remove_stored(const CacheKey& key, const room::Space& space);
+  void remove_stored(const CacheKey& key, std::uint64_t max_bytes);
   static std::size_t note_failure(Round& round, std::size_t at, const char* what);
   [[nodiscard]] std::string why_declined(const Candidate& item, const room::Space& space) const;
   void settle_failures(Round& round, const OnDone& on_done);
@@ -189,7 +189,8 @@ class Writer {
                         const room::Space& space);
   std::size_t evict(const Round& round, std::size_t at, std::uint64_t wanted, std::uint64_t least,
                     const room::Space& space);
-  // Until `enough` or the readers hold little any more; false after half a second of this public call.
+  // Until `enough` or the readers hold little any more; false when readers have kept all puts of this public
+  // call waiting for half a second.
   bool wait_for_readers(const room::Space& space, const std::function<bool(const room::Space&)>& enough);
   // A commit without content, so that pages freed by the one before can be reused by the one after.
   bool commit_nothing(const room::Space& space);
@@ -224,7 +225,7 @@ class Writer {
   // For the next commit: of declined puts, and access times.
   std::vector<rows::HistoryRow> notes_;
   TakenStamps stamps_;
-  // Of one public call: until when it may wait for readers, and whether the disk has no more blocks.
+  // Of one public call: until when it may wait for readers, later after each commit of puts, and whether the disk has no more blocks.
   std::chrono::steady_clock::time_point wait_until_{};
   bool disk_full_ = false;
   std::uint64_t allocated_ = 0;  // pages that have blocks on the disk, as far as is known
