@@ -39,7 +39,9 @@ struct Space {
   lmdb::TableStat records;
   lmdb::TableStat meta;
 
-  [[nodiscard]] std::uint64_t available(std::uint64_t until) const { return minus(until, end) + reusable; }
+  // What may be taken so that no more than `until` pages are in use or cannot be used again. Where the file
+  // ends behind that already, not all that is reusable.
+  [[nodiscard]] std::uint64_t available(std::uint64_t until) const { return minus(until + reusable, end); }
   // Pages that are in use, whoever holds the free ones.
   [[nodiscard]] std::uint64_t live() const { return minus(end, reusable + recent + held); }
 };

@@ -464,13 +464,20 @@ void Writer::write_rest(Bookkeeping& books, std::uint64_t max_bytes) {
         max_bytes, std::numeric_limits<std::size_t>::max(),
         [](Commit& commit, std::size_t most) { return commit.forget_hints(most); }, [] {});
   }
+  bool waited = false;
   for (const bool with_hints : {true, false}) {
     if (!books.wanted()) return;
     for (;;) {
       const room::Space space = measure(max_bytes);
       const room::Work work = books.work(space.page_bytes, with_hints);
-      const std::uint64_t mark = with_hints ? room::high_mark(space) : room::removal_mark(space);
-      if (!room::fits(space, work, mark)) break;
+      // What is kept for removals is not for this.
+      const std::uint64_t mark =
+          with_hints ? room::high_mark(space) : room::minus(space.limit, room::reserve(space));
+      if (!room::fits(space, work, mark)) {
+        // What the last commits freed may be all that is left.
+        if (space.recent > 0 && !std::exchange(waited, true) && commit_nothing(space)) continue;
+        break;
+      }
       Commit commit(*environment_, names_);
       if (commit.id() != space.txnid + 1) continue;
       books.apply(commit, with_hints);
@@ -540,7 +547,12 @@ std::string Writer::why_declined(const Candidate& item, const room::Space& space
 }
 
 void Writer::decline(const Candidate& item, std::uint64_t max_bytes) {
-  remove_stored(item.key(), max_bytes);
+  try {
+    remove_stored(item.key(), max_bytes);
+  } catch (const Error& error) {
+    if (error.code() != Errc::kBusy) throw;
+    // Readers hold every page. What is stored under the key stays: by the contract of keys, the same tokens.
+  }
   Run& run = item.run();
   ++run.declined;
   const room::Space space = measure(max_bytes);
@@ -550,8 +562,8 @@ void Writer::decline(const Candidate& item, std::uint64_t max_bytes) {
                     static_cast<std::uint32_t>(run.run_id()), rows::Fate::kDeclined});
 }
 
-// What a declined put was to replace is not served any more. Throws when no page is left to remove it with:
-// then the put stays pending.
+// What a declined put was to replace is not served any more. Throws Error(kBusy) when no page is left to
+// remove it with.
 void Writer::remove_stored(const CacheKey& key, std::uint64_t max_bytes) {
   Victim stored;
   {
