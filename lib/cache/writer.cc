@@ -343,7 +343,10 @@ std::size_t Writer::put_next(Round& round, std::size_t at) {
         continue;
       }
       const bool fits = count > 0 && !std::exchange(wants_room, false);
-      const std::size_t made = attempts++ < kMostAttempts ? make_room(round, at, count, scattered, space) : 0;
+      // While readers hold pages, time is what limits it.
+      if (space.held == 0) ++attempts;
+      const std::size_t made =
+          attempts <= kMostAttempts ? make_room(round, at, count, scattered, space) : 0;
       if (made > 0) {
         most = made;
         has_made_room = true;

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <stdexcept>
 
 #include <fmt/format.h>
@@ -87,10 +88,19 @@ void clear(const Round& round) {
   cache.clear();
 }
 
+// What wants the store alone is refused while the crowd has it open.
+void where_alone(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& error) {
+    if (error.code() != Errc::kBusy) throw;
+  }
+}
+
 void compact(const Round& round) {
   auto cache = TokenizedCache::open(round.root(), options_of(round.rules));
   round.begin();
-  cache.compact();
+  where_alone([&] { cache.compact(); });
 }
 
 fs::path input_of(const Round& round) { return round.directory / fmt::format("input-{}", round.number); }
@@ -151,7 +161,7 @@ void lower(const Round& round) {
   options.max_bytes = std::max(bytes * 3 / 4, Options::kMinMaxBytes);
   options.shrink = true;
   round.begin();
-  TokenizedCache::open(round.root(), options).close();
+  where_alone([&] { TokenizedCache::open(round.root(), options).close(); });
 }
 
 void run(const Round& round) {

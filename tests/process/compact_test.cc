@@ -167,7 +167,8 @@ TEST_CASE("killed while it clears or lowers the budget: a whole store, and withi
         REQUIRE(entries > 50);
       }
     }
-    REQUIRE(f.file_bytes() <= before);
+    // Removing in commits takes some pages before it gives them back.
+    REQUIRE(f.file_bytes() <= before + (clear ? 64 * 4096 : 0));
     REQUIRE(cache.verify().structure_ok);
     put(cache, 1000);
     cache.flush();

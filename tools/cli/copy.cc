@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/reference.h"
 #include "cli/store.h"
 #include "cli/units.h"
 #include "cli/verbs.h"
