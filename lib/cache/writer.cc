@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 constexpr unsigned kMostAttempts = 32;
-constexpr unsigned kMostScattered = 8;  // each makes twice as much go as the one before
+constexpr unsigned kMostScattered = 16;  // every other one makes twice as much go as the one before
 constexpr std::size_t kMostFailures = 8;
 constexpr std::chrono::milliseconds kMostWaited{500};  // for readers
 
@@ -177,9 +177,12 @@ std::size_t Writer::make_room(const Round& round, std::size_t at, std::size_t co
     wanted = std::max({wanted, room::minus(space.live(), room::low_mark(space)),
                        room::minus(std::min(all, space.limit / 8), later.available(high))});
   }
-  // What readers hold does not come to lie side by side by evicting more.
-  if (scattered > 0 && scattered <= kMostScattered && space.held == 0)
-    wanted = std::max(wanted, work.value_pages << (scattered - 1));
+  if (scattered > 0 && scattered <= kMostScattered) {
+    // What readers hold may lie side by side: they are waited for, and if that does not do, more goes.
+    const auto never = [](const room::Space&) { return false; };
+    if (scattered % 2 == 1 && space.held > 0 && wait_for_readers(space, never)) return 1;
+    wanted = std::max(wanted, work.value_pages << (scattered - 1) / 2);
+  }
   if (wanted > 0) {
     if (const std::size_t made = evict(round, at, wanted, std::max<std::uint64_t>(lacking, 1), space);
         made > 0)
