@@ -140,7 +140,11 @@ std::optional<std::string> Script::flush() {
   if (!done) return failure.value_or("");
   for (auto& [number, held] : held_) {
     if (!std::exchange(held.unsure, false)) continue;
-    if (!disk_full_) held.possible = {held.newest};
+    if (disk_full_) {
+      held.newest = kUnknown;
+    } else {
+      held.possible = {held.newest};
+    }
   }
   if (at_cap_) all_may_go();
   tell_durable();

@@ -24,7 +24,7 @@ namespace tokcask::test {
 class Script {
  public:
   // `disk_full`: puts may be declined, and entries evicted, from the beginning; else when there is a cap.
-  // What a declined put was to replace may be found again when the store is opened the next time.
+  // What a declined put was to replace stays where no page is left to remove it with.
   explicit Script(std::filesystem::path root, bool disk_full = false)
       : root_(std::move(root)), disk_full_(disk_full), at_cap_(disk_full) {}
 
