@@ -13,8 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMITS = {"file": 400, "function": 60, "class": 300}
-NOT_A_FUNCTION = re.compile(r"^\s*(namespace|extern|enum|union|if|for|while|switch|else|do|try|catch)\b|^\s*\}")
-CLASS = re.compile(r"^\s*(?:template\s*<.*>\s*)?(?:class|struct)\s+(?:\[\[.*?\]\]\s*|alignas\(\w+\)\s*|[A-Z_]+\s+)*([\w:]+)")
+NOT_A_FUNCTION = re.compile(
+    r"^\s*(namespace|extern|enum|union|if|for|while|switch|else|do|try|catch)\b|^\s*\}"
+)
+CLASS = re.compile(
+    r"^\s*(?:template\s*<.*>\s*)?(?:class|struct)\s+(?:\[\[.*?\]\]\s*|alignas\(\w+\)\s*|[A-Z_]+\s+)*([\w:]+)"
+)
 LOCK = re.compile(r"^\s*(?:mutable\s+|static\s+|inline\s+)*std::(?:shared_|recursive_|timed_)?mutex\s+(\w+)")
 
 
@@ -26,15 +30,23 @@ def blocks(lines):
         indent = len(line) - len(line.lstrip())
         first = i
         # A signature of several lines: those before belong to it up to one that ends a statement or a block.
-        while first > 0 and re.search(r"[^;{}:]$", lines[first - 1].rstrip() or ";") and not re.match(
-            r"\s*(//|#|template)", lines[first - 1]
+        while (
+            first > 0
+            and re.search(r"[^;{}:]$", lines[first - 1].rstrip() or ";")
+            and not re.match(r"\s*(//|#|template)", lines[first - 1])
         ):
             first -= 1
         head = " ".join(part.strip() for part in lines[first : i + 1])
         indent = min(indent, len(lines[first]) - len(lines[first].lstrip()))
         if match := CLASS.match(head):
             kind, name = "class", match.group(1)
-        elif "(" in head and not NOT_A_FUNCTION.match(head) and indent <= 4 and "] (" not in head and "[&" not in head:
+        elif (
+            "(" in head
+            and not NOT_A_FUNCTION.match(head)
+            and indent <= 4
+            and "] (" not in head
+            and "[&" not in head
+        ):
             kind, name = "function", re.split(r"\s|\*|&", head.split("(")[0].strip())[-1]
         else:
             continue

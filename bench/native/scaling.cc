@@ -1,12 +1,12 @@
-// How look-ups and puts scale with threads, beside LMDB alone: a hit, a miss and a put by key, with 1, 2, 4 and 8
-// threads.
+// How look-ups and puts scale with threads, beside LMDB alone: a hit, a miss and a put by key, with 1, 2, 4
+// and 8 threads.
 //
 //   scaling SCRATCH [ENTRIES [ROUNDS]]
 //
-// Makes a store of ENTRIES (20,000) entries of 1,000 tokens in SCRATCH, and a copy of its file for LMDB alone.
-// There each thread has a read transaction of its own, which it renews and resets for each look-up, as one that
-// holds no page must. Rounds (5) of both alternate; prints a row for each: ns of wall time per look-up and
-// thread, medians, and look-ups a second of all threads.
+// Makes a store of ENTRIES (20,000) entries of 1,000 tokens in SCRATCH, and a copy of its file for LMDB
+// alone. There each thread has a read transaction of its own, which it renews and resets for each look-up, as
+// one that holds no page must. Rounds (5) of both alternate; prints a row for each: ns of wall time per
+// look-up and thread, medians, and look-ups a second of all threads.
 #include <lmdb.h>
 
 #include <algorithm>
@@ -149,7 +149,9 @@ void compare(const char* what, const Keys& keys, TokenizedCache& cache, Lmdb& lm
     std::vector<double> ours;
     std::vector<double> theirs;
     // Each thread begins elsewhere.
-    const auto at = [&](int t, std::size_t i) { return (i + static_cast<std::size_t>(t) * 7919) % keys.keys.size(); };
+    const auto at = [&](int t, std::size_t i) {
+      return (i + static_cast<std::size_t>(t) * 7919) % keys.keys.size();
+    };
     for (int round = 0; round < rounds; ++round) {
       ours.push_back(timed(threads, kLookUps, [&](int t, std::size_t i) {
         const auto view = cache.get(keys.keys[at(t, i)]);
@@ -163,8 +165,10 @@ void compare(const char* what, const Keys& keys, TokenizedCache& cache, Lmdb& lm
     const double lmdb_ns = median(theirs) / kLookUps * 1e9;
     const double rate = threads / ns * 1e3;
     if (threads == 1) alone = rate;
-    fmt::print("{:5} {} threads: {:6.0f} ns, LMDB {:6.0f} ns, ratio {:.2f}; {:5.2f} million/s, LMDB {:5.2f}; {:.2f} x one\n",
-               what, threads, ns, lmdb_ns, ns / lmdb_ns, rate, threads / lmdb_ns * 1e3, rate / alone);
+    fmt::print(
+        "{:5} {} threads: {:6.0f} ns, LMDB {:6.0f} ns, ratio {:.2f}; {:5.2f} million/s, LMDB {:5.2f}; {:.2f} "
+        "x one\n",
+        what, threads, ns, lmdb_ns, ns / lmdb_ns, rate, threads / lmdb_ns * 1e3, rate / alone);
   }
 }
 
@@ -204,7 +208,8 @@ int main(int argc, char** argv) {
   {
     auto cache = TokenizedCache::open(scratch / "store");
     for (std::size_t i = 0; i < entries; ++i)
-      cache.put(hits.keys[i], {.input_ids = std::vector<std::int32_t>(kTokens, static_cast<std::int32_t>(i + 1))});
+      cache.put(hits.keys[i],
+                {.input_ids = std::vector<std::int32_t>(kTokens, static_cast<std::int32_t>(i + 1))});
   }
   std::filesystem::create_directories(scratch / "copy");
   std::filesystem::copy_file(scratch / "store" / "data.mdb", scratch / "copy" / "data.mdb",

@@ -147,11 +147,11 @@ class TOKCASK_API TokenizedCache {
   // is as it was.
   CompactReport compact();
 
-  // Writes what is committed into a new store in directory `to`, which must not hold a store: in key order and
-  // without gaps, from one snapshot, while others read and write. What this handle has pending is committed
-  // before, unless it is read-only. Damaged records are left out. Blocks for the time of writing it all; the
-  // pages of the snapshot are not reused meanwhile. The copy is durable, and is another store: it has no
-  // living runs. Throws Error(kInvalidArgument) when `to` holds a store, Error(kIo), Error(kBusy).
+  // Writes what is committed into a new store in directory `to`, which must not hold a store: in key order
+  // and without gaps, from one snapshot, while others read and write. What this handle has pending is
+  // committed before, unless it is read-only. Damaged records are left out. Blocks for the time of writing it
+  // all; the pages of the snapshot are not reused meanwhile. The copy is durable, and is another store: it
+  // has no living runs. Throws Error(kInvalidArgument) when `to` holds a store, Error(kIo), Error(kBusy).
   CopyReport copy(const std::filesystem::path& to);
 
   // Checks every page, every record against its checksum, and the tables against each other, on one snapshot,

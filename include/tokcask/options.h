@@ -27,10 +27,9 @@ enum class VerifyPolicy {
 
 struct Options {
   // Hard cap on the size of data.mdb, in bytes. Nothing: the one that the store was last given, and
-  // kDefaultMaxBytes for a new store. A file that is larger is compacted when it is opened for writing, which needs the
-  // store alone. If
-  // that does not do, Error(kInvalidArgument), and nothing is changed, unless `shrink` is set. Values under
-  // kMinMaxBytes and over kMaxMaxBytes are refused.
+  // kDefaultMaxBytes for a new store. A file that is larger is compacted when it is opened for writing, which
+  // needs the store alone. If that does not do, Error(kInvalidArgument), and nothing is changed, unless
+  // `shrink` is set. Values under kMinMaxBytes and over kMaxMaxBytes are refused.
   std::optional<std::uint64_t> max_bytes = {};
   static constexpr std::uint64_t kDefaultMaxBytes = std::uint64_t{10} << 30;
   // 64 pages of 4 KiB. A store with larger pages needs 64 of those, and says so when it is opened.

@@ -173,8 +173,9 @@ std::optional<std::string> Committer::tokenizer_of_file(std::string_view path, c
 void Committer::add_to(Stats& stats) {
   const std::size_t page_bytes = environment_->page_bytes();
   const std::lock_guard lock(pending_mutex_);
-  active_.find_new(page_bytes,
-                   [&](const CacheKey& key) { return !committing_.puts.contains(key) && !host_.is_stored(key); });
+  active_.find_new(page_bytes, [&](const CacheKey& key) {
+    return !committing_.puts.contains(key) && !host_.is_stored(key);
+  });
   committing_.find_new(page_bytes, [&](const CacheKey& key) { return !host_.is_stored(key); });
   for (const Batch* const batch : {&active_, &committing_}) {
     stats.entry_count += batch->new_entries;

@@ -1,8 +1,8 @@
 // What is put and not committed yet, and who commits it.
 //
 // Puts gather in a batch. A thread of the committer's own, or a caller of flush(), hands the batch to the
-// writer. While that goes on, puts gather in the next batch, and look-ups find the puts of both. What a commit
-// could not write stays pending, before all that came later.
+// writer. While that goes on, puts gather in the next batch, and look-ups find the puts of both. What a
+// commit could not write stays pending, before all that came later.
 //
 // Locks, in the order in which they may be nested: commit_mutex_, the store's write lock (writer.h),
 // pending_mutex_. The last one is held for short: never over reading, writing or waiting.
@@ -134,9 +134,9 @@ class Committer {
   std::mutex pending_mutex_;
   std::condition_variable pending_changed_;
   std::condition_variable room_made_;
-  Batch active_;                            // takes puts
-  Batch committing_;                        // being committed; read-only
-  std::atomic<std::size_t> pending_{0};     // puts of both
+  Batch active_;                         // takes puts
+  Batch committing_;                     // being committed; read-only
+  std::atomic<std::size_t> pending_{0};  // puts of both
   std::chrono::steady_clock::time_point oldest_pending_{};
   std::chrono::milliseconds batch_age_{0};  // of the handle that put last
   std::size_t batch_bytes_ = 0;

@@ -32,10 +32,11 @@ Engine::Engine(std::filesystem::path root, FileId file_id, std::unique_ptr<lmdb:
       committer_(*environment_, *access_, root_,
                  {.limits = [this] { return limits(); },
                   .warn = [this](std::string_view text) { message(Severity::kWarning, text); },
-                  .is_stored = [this](const CacheKey& key) {
-                    const Reading reading = read();
-                    return reading.records().find(record::PaddedKey(key.canonical()).bytes()).has_value();
-                  }}) {}
+                  .is_stored =
+                      [this](const CacheKey& key) {
+                        const Reading reading = read();
+                        return reading.records().find(record::PaddedKey(key.canonical()).bytes()).has_value();
+                      }}) {}
 
 Engine::~Engine() = default;
 

@@ -82,8 +82,8 @@ std::vector<std::optional<Entry>> Engine::peek_many(std::span<const CacheKey> ke
       check(found);
       if (found.damage != nullptr) damage.emplace_back(i, found.damage);
       if (!found.record) continue;
-      entries[i].emplace(Entry{info_of(reading.transaction(), keys[i], *found.record),
-                               view_of(found, reading.snapshot())});
+      entries[i].emplace(
+          Entry{info_of(reading.transaction(), keys[i], *found.record), view_of(found, reading.snapshot())});
     }
   }
   for (const auto& [i, reason] : damage) report_damage(keys[i].canonical(), reason);

@@ -129,8 +129,8 @@ Missing why_missing(const lmdb::ReadTransaction& transaction, const rows::StoreR
   return {};
 }
 
-std::string missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store, const CacheKey& key,
-                         const Missing& missing, const std::vector<EntryInfo>& related,
+std::string missing_text(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store,
+                         const CacheKey& key, const Missing& missing, const std::vector<EntryInfo>& related,
                          const TokenizerTraits& traits) {
   switch (missing.reason) {
     case MissReason::kOtherTokenizer:
@@ -170,7 +170,8 @@ std::string found_text(const EntryInfo& info, std::optional<std::size_t> served)
                        time_text(info.last_access_ns));
   }
   return fmt::format(
-      "not stored at this length; the first {} ids of the entry of sequence length {} serve, which was stored "
+      "not stored at this length; the first {} ids of the entry of sequence length {} serve, which was "
+      "stored "
       "on {}",
       *served, info.key.sequence_len(), time_text(info.created_ns));
 }
@@ -203,8 +204,7 @@ Explanation Engine::explain(const CacheKey& key, const Run& run) {
     explanation.found = true;
     explanation.derived = found.served.has_value();
     explanation.when_ns = static_cast<std::int64_t>(info.created_ns);
-    explanation.text =
-        found_text(info, found.served ? std::optional(found.served->second) : std::nullopt);
+    explanation.text = found_text(info, found.served ? std::optional(found.served->second) : std::nullopt);
   } else if (found.damage != nullptr) {
     explanation.reason = MissReason::kDamaged;
     explanation.text = fmt::format("the record of {} is damaged ({}); putting it again repairs it",

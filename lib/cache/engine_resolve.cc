@@ -124,7 +124,9 @@ Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
       continue;
     }
     // Without a map the offset is not used; see Prepared.
-    const auto offset = environment_->map() == nullptr ? 0 : static_cast<std::uint64_t>(at.value.data() - environment_->map());
+    const auto offset = environment_->map() == nullptr
+                            ? 0
+                            : static_cast<std::uint64_t>(at.value.data() - environment_->map());
     const std::uint64_t flags = (at.is_inline ? shm::Place::kInline : 0) |
                                 ((header.flags & record::kFlagMask) != 0 ? shm::Place::kMask : 0) |
                                 (server != nullptr ? shm::Place::kDerived : 0);

@@ -74,7 +74,8 @@ std::optional<rows::HistoryRow> History::find(const lmdb::ReadTransaction& trans
     const auto chunk = chunk_of(transaction, place->at);
     if (!chunk) continue;
     const rows::HistoryRow& row = (*chunk)[place->at % rows::kHistoryPerChunk];
-    if (row.key_hash == key_hash && row.when_ns <= until_ns && (!newest || row.when_ns > newest->when_ns)) newest = row;
+    if (row.key_hash == key_hash && row.when_ns <= until_ns && (!newest || row.when_ns > newest->when_ns))
+      newest = row;
   }
   return newest;
 }

@@ -119,8 +119,8 @@ fs::path absolute_of(const fs::path& given) {
   std::error_code error;
   fs::path root = fs::absolute(given, error);
   if (!error) return root;
-  throw Error(Errc::kIo, fmt::format("{}: cannot find the current directory: {}", given.string(),
-                                     error.message()));
+  throw Error(Errc::kIo,
+              fmt::format("{}: cannot find the current directory: {}", given.string(), error.message()));
 }
 
 constexpr const char* kReplaced = "was replaced meanwhile";

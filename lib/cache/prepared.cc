@@ -98,8 +98,8 @@ std::shared_ptr<const Prepared::Epoch> Prepared::epoch_of(Engine& engine,
     epoch->of_file = table_->shared().store() == engine.file_uuid();
     // A table of an earlier run: of this transaction too only if nothing was written to the file since, be it
     // by somebody who put an older copy of it in its place.
-    epoch->exact =
-        epoch->of_file && made == txnid && table_->shared().data_mtime_ns() == engine.environment().modified_ns();
+    epoch->exact = epoch->of_file && made == txnid &&
+                   table_->shared().data_mtime_ns() == engine.environment().modified_ns();
     epoch->usable = epoch->of_file && made <= txnid && engine.environment().map() != nullptr;
     epoch->file_bytes = engine.environment().file_bytes();
     if (epoch->usable && !epoch->exact) {
@@ -128,9 +128,8 @@ bool Prepared::is_current(const lmdb::ReadTransaction& transaction, const Epoch&
 }
 
 // The record of an item where the table has it, if it is there and may be served.
-std::optional<record::Record> Prepared::at_place(Engine& engine,
-                                                 const lmdb::ReadTransaction& transaction, const Epoch& epoch,
-                                                 std::size_t index, VerifyPolicy policy) {
+std::optional<record::Record> Prepared::at_place(Engine& engine, const lmdb::ReadTransaction& transaction,
+                                                 const Epoch& epoch, std::size_t index, VerifyPolicy policy) {
   const Table& table = *epoch.table;
   const shm::Place place = table.shared().places()[index];
   if (!epoch.usable || !place.known() || (place.is_inline() && !epoch.exact)) return std::nullopt;
@@ -237,7 +236,8 @@ void Prepared::look_up(Engine& engine, Run& run, std::span<const std::size_t> in
       const bool is_derived = places[indices[i]].is_derived();
       const bool usable = !is_derived || run.options.derive_lengths;
       const auto record =
-          usable ? at_place(engine, reading.transaction(), *epoch, indices[i], run.options.verify) : std::nullopt;
+          usable ? at_place(engine, reading.transaction(), *epoch, indices[i], run.options.verify)
+                 : std::nullopt;
       if (!record) {
         rest.push_back(i);
         continue;

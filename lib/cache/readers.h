@@ -68,7 +68,7 @@ class Reading {
   Reading(std::unique_lock<std::mutex> lock, std::shared_ptr<Snapshot> snapshot) noexcept
       : lock_(std::move(lock)), snapshot_(std::move(snapshot)) {}
 
-  std::unique_lock<std::mutex> lock_;  // of the place
+  std::unique_lock<std::mutex> lock_;   // of the place
   std::shared_ptr<Snapshot> snapshot_;  // let go of before the lock
 };
 

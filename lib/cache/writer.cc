@@ -348,8 +348,7 @@ std::size_t Writer::put_next(Round& round, std::size_t at) {
       const bool fits = count > 0 && !std::exchange(wants_room, false);
       // While readers hold pages, time is what limits it.
       if (space.held == 0) ++attempts;
-      const std::size_t made =
-          attempts <= kMostAttempts ? make_room(round, at, count, scattered, space) : 0;
+      const std::size_t made = attempts <= kMostAttempts ? make_room(round, at, count, scattered, space) : 0;
       if (made > 0) {
         most = made;
         has_made_room = true;
@@ -452,8 +451,8 @@ Writer::Written Writer::put_group(Round& round, std::size_t at, std::size_t coun
   commit.commit();
   wait_until_ = std::chrono::steady_clock::now() + kMostWaited;
   counted.keep();
-  // Somebody may have used the entry since: the newer stamp stays. A put with a stamp of its own has that one,
-  // whatever the entry had before.
+  // Somebody may have used the entry since: the newer stamp stays. A put with a stamp of its own has that
+  // one, whatever the entry had before.
   for (std::size_t i = 0; i < count; ++i) {
     const auto [slot, stamp] = stamps[i];
     if (round.items[at + i].put().dated || access_->stamp(slot) < stamp) access_->assign(slot, stamp);

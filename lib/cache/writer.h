@@ -225,7 +225,8 @@ class Writer {
   // For the next commit: of declined puts, and access times.
   std::vector<rows::HistoryRow> notes_;
   TakenStamps stamps_;
-  // Of one public call: until when it may wait for readers, later after each commit of puts, and whether the disk has no more blocks.
+  // Of one public call: until when it may wait for readers, later after each commit of puts, and whether the
+  // disk has no more blocks.
   std::chrono::steady_clock::time_point wait_until_{};
   bool disk_full_ = false;
   std::uint64_t allocated_ = 0;  // pages that have blocks on the disk, as far as is known

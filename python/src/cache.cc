@@ -486,8 +486,8 @@ void bind_care(nb::class_<Handle>& cache) {
               "-> int"),
           docs::kPrune)
       .def("compact", compact, nb::sig("def compact(self) -> dict[str, int]"), docs::kCompact)
-      .def("copy", copy, nb::arg("to"), nb::sig("def copy(self, to: str | os.PathLike[str]) -> dict[str, int]"),
-           docs::kCopy)
+      .def("copy", copy, nb::arg("to"),
+           nb::sig("def copy(self, to: str | os.PathLike[str]) -> dict[str, int]"), docs::kCopy)
       .def(
           "clear",
           [](Handle& self) { return self.without_gil([](TokenizedCache& store) { return store.clear(); }); },

@@ -1,4 +1,5 @@
-// Snapshots for the threads of a process: none waits for another one, and none is kept longer than it is used.
+// Snapshots for the threads of a process: none waits for another one, and none is kept longer than it is
+// used.
 #include <unistd.h>
 
 #include <atomic>

@@ -46,8 +46,8 @@ TEST_CASE("cli: help, for the program and for each verb, with examples") {
   const Outcome all = test::run({"--help"});
   CHECK(all.code == cli::kExitOk);
   CHECK(all.err.empty());
-  for (const char* verb : {"warm", "show", "runs", "get", "explain", "prune", "clear", "compact", "copy", "verify",
-                           "merge", "export", "import", "import-npz"}) {
+  for (const char* verb : {"warm", "show", "runs", "get", "explain", "prune", "clear", "compact", "copy",
+                           "verify", "merge", "export", "import", "import-npz"}) {
     CAPTURE(verb);
     CHECK(all.out.find(verb) != std::string::npos);
     const Outcome one = test::run({verb, "--help"});

@@ -49,7 +49,8 @@ void add_copy(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("copy", "Write a copy of a store that may be in use");
   add_store(*verb, arguments->store);
-  verb->add_option("TO", arguments->to, "the directory of the copy; made if it is not there, and holds no store")
+  verb->add_option("TO", arguments->to,
+                   "the directory of the copy; made if it is not there, and holds no store")
       ->required()
       ->type_name(kDirectory);
   verb->add_flag("--json", arguments->json, "print one JSON object");
@@ -60,9 +61,8 @@ void add_copy(CLI::App& app, Action& action) {
       "Examples:\n"
       "  tokcask copy /data/tokens /backup/tokens\n"
       "  tokcask copy /data/tokens /backup/tokens --json");
-  verb->callback([arguments, &action] {
-    action = [arguments](Session& session) { return copy(session, *arguments); };
-  });
+  verb->callback(
+      [arguments, &action] { action = [arguments](Session& session) { return copy(session, *arguments); }; });
 }
 
 }  // namespace tokcask::cli
