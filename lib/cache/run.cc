@@ -22,17 +22,22 @@ bool Missed::add(MissReason reason, const CacheKey& key, std::uint64_t when_ns,
 }
 
 void Missed::settle(const std::function<MissReason(const Miss&)>& explain) {
+  std::vector<Miss> misses;
+  {
+    const std::lock_guard lock(mutex_);
+    misses.swap(unsettled_);
+  }
+  // Explaining reads the store, and other threads go on missing meanwhile.
+  for (Miss& miss : misses) miss.reason = explain(miss);
   const std::lock_guard lock(mutex_);
-  for (const Miss& miss : unsettled_) {
-    const MissReason reason = explain(miss);
-    const auto index = static_cast<std::size_t>(reason);
+  for (const Miss& miss : misses) {
+    const auto index = static_cast<std::size_t>(miss.reason);
     ++counts_[index];
     const auto sample = samples_.find(miss.key_hash);
     if (examples_[index] || sample == samples_.end()) continue;
     examples_[index] = sample->second;
-    if (reason != MissReason::kOtherTokenizer) examples_[index]->other_tokenizer.clear();
+    if (miss.reason != MissReason::kOtherTokenizer) examples_[index]->other_tokenizer.clear();
   }
-  unsettled_.clear();
 }
 
 std::array<std::uint64_t, kMissReasons> Missed::counts() const {
