@@ -111,8 +111,12 @@ bool WriteLock::is_in_place() const noexcept {
   struct stat ours{};
   struct stat named{};
   if (fstat(fd_.get(), &ours) != 0) return false;
-  // Where nobody may look the name up, nobody else opens it.
-  if (lstat(file_.c_str(), &named) != 0) return errno == EACCES;
+  if (lstat(file_.c_str(), &named) != 0) {
+    // Where nobody may look the name up, nobody else opens it; nor where the store was removed, which is
+    // written to as before by who has it open.
+    const bool is_gone = errno == ENOENT;
+    return errno == EACCES || (is_gone && lstat(file_.parent_path().c_str(), &named) != 0 && errno == ENOENT);
+  }
   return ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
 }
 

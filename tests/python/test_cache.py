@@ -498,9 +498,11 @@ def test_threads(cache: TokenizedCache) -> None:
 
 
 HOLD_WRITE_LOCK = """
-import fcntl, sys
+import fcntl, os, struct, sys, time
 with open(sys.argv[1] + "/write.lock", "r+b") as file:
     fcntl.lockf(file, fcntl.LOCK_EX)
+    file.write(struct.pack("<QQQ", os.getpid(), time.time_ns(), 0))
+    file.flush()
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -79,8 +79,8 @@ class Writer:
         and says so."""
         try:
             self.totals[name] += removal()
-        except OSError as error:
-            if "readers hold its free pages" not in str(error):
+        except tokcask.BusyError as error:
+            if "readers hold" not in str(error):
                 raise
             self.totals["hindered"] += 1
 
