@@ -77,6 +77,7 @@ TEST_CASE(
     CHECK(table->capacity() > 0xffffffff);
     CHECK(table->shortcoming().empty());
   }
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they take the address space themselves
   CHECK(elsewhere([&] {
     constexpr rlim_t kLittle = rlim_t{1} << 32;
     const rlimit limit{kLittle, kLittle};
@@ -86,6 +87,7 @@ TEST_CASE(
     if (!small->grow(100'000) || !small->shortcoming().empty()) return false;
     return !small->grow(small->capacity() + 1) && !small->shortcoming().empty();
   }));
+#endif
 }
 
 TEST_CASE("a table that others use is not replaced, whatever it holds, and one that nobody uses is") {
@@ -124,6 +126,7 @@ TEST_CASE("a descriptor of the table is not there in a program that is executed,
   CHECK(elsewhere([&] { return !has_it(); }));
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 TEST_CASE("who has no address space for the table replaces nothing") {
   const Directory d;
   const auto table = AccessTable::open(d.path, kUuid);
@@ -143,6 +146,7 @@ TEST_CASE("who has no address space for the table replaces nothing") {
   }));
   CHECK(AccessTable::open(d.path, kUuid)->stamp(3) == 30);
 }
+#endif
 
 TEST_CASE("what was touched is taken once") {
   const Directory d;
