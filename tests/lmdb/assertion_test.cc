@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cache/store_files.h"
+#include "child.h"
 #include "lmdb/environment.h"
 #include "lmdb/page_layout.h"
 
@@ -76,34 +77,9 @@ class Store {
   std::vector<std::byte> value_ = std::vector<std::byte>(64, std::byte{7});
 };
 
-// How a child ends that does this; 0 if it returns true.
-int in_child(const std::function<bool()>& act) {
-  std::fflush(nullptr);
-  const pid_t pid = fork();
-  if (pid == 0) {
-    alarm(30);
-    bool done = false;
-    try {
-      done = act();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "child: %s\n", error.what());
-    }
-    _exit(done ? 0 : 1);
-  }
-  int status = 0;
-  REQUIRE(waitpid(pid, &status, 0) == pid);
-  return status;
-}
+int in_child(const std::function<bool()>& act) { return test::status_of_child(30, act); }
 
-// The text of the Error(kDamaged) that `act` throws, or nothing.
-std::string damage_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.code() == Errc::kDamaged ? error.what() : "";
-  }
-  return {};
-}
+std::string damage_of(const std::function<void()>& act) { return test::error_text(Errc::kDamaged, act); }
 
 bool has(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 

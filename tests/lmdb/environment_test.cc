@@ -18,6 +18,7 @@
 
 #include "cache/store_files.h"
 #include "cache/write_lock.h"
+#include "child.h"
 
 namespace tokcask::lmdb {
 
@@ -48,33 +49,10 @@ std::unique_ptr<Environment> open(const fs::path& root, milliseconds timeout = m
                                  timeout, budget);
 }
 
-std::string busy(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.code() == Errc::kBusy ? error.what() : "";
-  }
-  return {};
-}
+std::string busy(const std::function<void()>& act) { return test::error_text(Errc::kBusy, act); }
 
 // Whether `act` returns true in a child.
-bool in_child(const std::function<bool()>& act) {
-  std::fflush(nullptr);
-  const pid_t pid = fork();
-  if (pid == 0) {
-    alarm(60);
-    bool done = false;
-    try {
-      done = act();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "child: %s\n", error.what());
-    }
-    _exit(done ? 0 : 1);
-  }
-  int status = 0;
-  REQUIRE(waitpid(pid, &status, 0) == pid);
-  return status == 0;
-}
+bool in_child(const std::function<bool()>& act) { return test::status_of_child(60, act) == 0; }
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
