@@ -2,6 +2,7 @@
 """Measures the library: lines, files, the largest file, function and class, and the kinds of locks.
 
     tools/house.py [DIRECTORY...]        default: lib include
+    tools/house.py --arrows              only whether each room of lib/ includes rooms below it alone; status 1 if not
 
 It reads the sources as the formatter leaves them: a function or a class begins in a line that ends with a brace, and ends
 with a brace at the same indentation. So it counts what a reader sees, and needs no compiler.
@@ -57,7 +58,37 @@ def blocks(lines):
                 break
 
 
+INCLUDE = re.compile(r'^#include "(\w+)/')
+# Which rooms a room may include.
+BELOW = {
+    "os": "",
+    "record": "os",
+    "lmdb": "os",
+    "shm": "os record",
+    "tables": "os record lmdb",
+    "files": "os record lmdb shm tables",
+    "write": "os record lmdb shm tables files",
+    "engine": "os record lmdb shm tables files write",
+    "api": "os record lmdb shm tables files write engine",
+    "collate": "",
+}
+
+
+def wrong_arrows():
+    """Yields what includes a room that its own room must not know."""
+    for path in sorted((ROOT / "lib").glob("*/*")):
+        room = path.parent.name
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            match = INCLUDE.match(line)
+            if match and match[1] not in (room, *BELOW[room].split()):
+                yield f"{path.relative_to(ROOT)}:{number}: {room} must not include {match[1]}"
+
+
 def main():
+    wrong = list(wrong_arrows())
+    if wrong or sys.argv[1:] == ["--arrows"]:
+        print("\n".join(wrong), file=sys.stderr)
+        sys.exit(1 if wrong else 0)
     folders = [ROOT / name for name in sys.argv[1:] or ["lib", "include"]]
     sizes, largest, locks = {}, {"file": [], "function": [], "class": []}, {}
     for path in sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in {".h", ".cc"}):

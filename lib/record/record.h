@@ -69,6 +69,14 @@ constexpr std::size_t record_bytes(std::size_t length, bool mask) {
   return round_up(kHeaderBytes + payload_bytes(length, mask), 8);
 }
 
+// The same of tokens whose mask is left out when it is all ones.
+inline std::size_t payload_bytes(const Tokens& tokens) {
+  return payload_bytes(tokens.input_ids.size(), !tokens.attention_mask.empty());
+}
+inline std::size_t record_bytes(const Tokens& tokens) {
+  return record_bytes(tokens.input_ids.size(), !tokens.attention_mask.empty());
+}
+
 std::uint64_t hash_key(std::string_view canonical) noexcept;
 
 // The key as LMDB holds it: the canonical key, then NUL bytes up to a multiple of 8. The order is the same,

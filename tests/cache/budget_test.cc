@@ -8,7 +8,7 @@
 #include <set>
 #include <thread>
 
-#include "cache/write_lock.h"
+#include "files/write_lock.h"
 #include "support.h"
 
 namespace tokcask {

@@ -11,7 +11,7 @@
 
 #include <tokcask/dataset.h>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "record/record.h"
 #include "support.h"
 

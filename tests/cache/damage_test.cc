@@ -6,7 +6,7 @@
 #include <fstream>
 #include <thread>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "lmdb/walker.h"
 #include "record/record.h"
 #include "record/rows.h"

@@ -17,7 +17,7 @@
 #include <numeric>
 #include <thread>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "os/clock.h"
 #include "shm/key_table.h"
 #include "support.h"

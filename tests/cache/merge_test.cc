@@ -5,7 +5,7 @@
 #include <fstream>
 #include <map>
 
-#include "cache/handle.h"
+#include "api/handle.h"
 #include "support.h"
 
 namespace tokcask {

@@ -5,7 +5,7 @@
 #include <csignal>
 #include <fstream>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

@@ -1,5 +1,5 @@
 // The arithmetic of pages, and that the file keeps within its cap at each page size.
-#include "cache/room.h"
+#include "write/room.h"
 
 #include <spawn.h>
 #include <sys/stat.h>
@@ -14,9 +14,9 @@
 
 #include <tokcask/source_index.h>
 
-#include "cache/commit.h"
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "support.h"
+#include "tables/commit.h"
 
 extern char** environ;
 
@@ -166,7 +166,7 @@ TEST_CASE("room: no commit takes more than its bound, at this page size") {
     }
     work.row(8, 64, space.page_bytes);  // the name of the tokenizer
     std::sort(puts.begin(), puts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (const auto& [k, put] : puts) commit.put(k, put);
+    for (const auto& [k, put] : puts) commit.put(k, put.of_commit());
     for (std::size_t i = random() % most; i > 0 && stored.size() > 50; --i) {
       std::swap(stored[random() % stored.size()], stored.back());
       commit.erase(key(stored.back().first));

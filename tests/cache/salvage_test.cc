@@ -7,7 +7,7 @@
 #include <fstream>
 #include <map>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "lmdb/page_layout.h"
 #include "lmdb/walker.h"
 #include "record/record.h"

@@ -9,7 +9,7 @@
 
 #include <tokcask/dataset.h>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

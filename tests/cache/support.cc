@@ -8,7 +8,7 @@
 #include <iterator>
 #include <numeric>
 
-#include "cache/store_files.h"
+#include "files/store_files.h"
 #include "record/record.h"
 
 namespace tokcask::test {

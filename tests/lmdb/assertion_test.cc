@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "lmdb/environment.h"
 #include "lmdb/page_layout.h"
 

@@ -16,9 +16,9 @@
 #include <thread>
 #include <vector>
 
-#include "cache/store_files.h"
-#include "cache/write_lock.h"
 #include "child.h"
+#include "files/store_files.h"
+#include "files/write_lock.h"
 
 namespace tokcask::lmdb {
 

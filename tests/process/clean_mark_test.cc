@@ -16,8 +16,8 @@
 #include <random>
 #include <thread>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

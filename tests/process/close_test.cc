@@ -13,8 +13,8 @@
 #include <limits>
 #include <string>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

@@ -6,8 +6,8 @@
 #include <set>
 #include <thread>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

@@ -10,8 +10,8 @@
 #include <string>
 #include <thread>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

@@ -6,8 +6,8 @@
 #include <memory>
 #include <thread>
 
-#include "cache/write_lock.h"
 #include "child.h"
+#include "files/write_lock.h"
 #include "os/clock.h"
 #include "support.h"
 

@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "support.h"
 
 namespace tokcask {

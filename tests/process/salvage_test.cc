@@ -4,8 +4,8 @@
 #include <fstream>
 #include <thread>
 
-#include "cache/store_files.h"
 #include "child.h"
+#include "files/store_files.h"
 #include "lmdb/walker.h"
 #include "support.h"
 
