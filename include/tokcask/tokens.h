@@ -8,14 +8,17 @@
 #include <utility>
 
 #include <tokcask/export.h>
+#include <tokcask/parts.h>
 
 namespace tokcask {
 
 // What put() takes: borrowed arrays, copied before put() returns. An empty attention_mask means all ones;
-// otherwise it has the length of input_ids. Zero tokens is legal: an empty section is an entry.
+// otherwise it has the length of input_ids. Zero tokens is legal: an empty section is an entry. No span of
+// the parts may end beyond the ids.
 struct Tokens {
   std::span<const std::int32_t> input_ids;
   std::span<const std::int32_t> attention_mask = {};
+  PartList parts = {};
 };
 
 // What get() returns: read-only arrays that lie in the memory map, without a copy.
@@ -42,6 +45,18 @@ class TOKCASK_API TokenView {
   // A view without a name is gone at the end of the statement, and its tokens with it. Give it one.
   void input_ids() const&& = delete;
   void attention_mask() const&& = delete;
+  // What the entry has beside its ids; its bytes live as long as theirs.
+  [[nodiscard]] const PartList& parts() const& noexcept TOKCASK_LIFETIMEBOUND { return parts_; }
+  void parts() const&& = delete;
+  // The ids of one span.
+  [[nodiscard]] std::span<const std::int32_t> ids_of(const Span& span) const& noexcept TOKCASK_LIFETIMEBOUND {
+    return ids_.subspan(span.begin, span.size());
+  }
+  // All of it, to be put elsewhere; a mask of ones is left out.
+  [[nodiscard]] Tokens tokens() const& noexcept TOKCASK_LIFETIMEBOUND {
+    return {ids_, ones_ ? std::span<const std::int32_t>() : mask_, parts_};
+  }
+  void tokens() const&& = delete;
   [[nodiscard]] std::size_t size() const noexcept { return ids_.size(); }
   // True when attention_mask() is the shared array of ones.
   [[nodiscard]] bool mask_is_all_ones() const noexcept { return ones_; }
@@ -52,12 +67,13 @@ class TOKCASK_API TokenView {
   [[nodiscard]] std::shared_ptr<const void> owner() && noexcept { return std::move(owner_); }
 
   TokenView(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask, bool ones,
-            std::shared_ptr<const void> owner) noexcept
-      : ids_(ids), mask_(mask), ones_(ones), owner_(std::move(owner)) {}
+            std::shared_ptr<const void> owner, PartList parts = {}) noexcept
+      : ids_(ids), mask_(mask), parts_(parts), ones_(ones), owner_(std::move(owner)) {}
 
  private:
   std::span<const std::int32_t> ids_;
   std::span<const std::int32_t> mask_;
+  PartList parts_;
   bool ones_;
   std::shared_ptr<const void> owner_;
 };

@@ -34,6 +34,10 @@ void check_tokens(const CacheKey& key, const Tokens& tokens) {
                 fmt::format("{}: {} tokens; an entry holds at most {}", key.canonical(),
                             tokens.input_ids.size(), record::kMaxTokens));
   }
+  if (const std::size_t least = tokens.parts.least_tokens(); least > tokens.input_ids.size()) {
+    throw Error(Errc::kInvalidArgument, fmt::format("{}: a span of its parts ends at {}, beyond its {} ids",
+                                                    key.canonical(), least, tokens.input_ids.size()));
+  }
 }
 
 void check_prune(const PruneOptions& options) {
@@ -115,7 +119,7 @@ bool TokenizedCache::try_put(const CacheKey& key, const Tokens& tokens) {
   const auto lease = impl_->writing_lease();
   Committer& committer = lease->committer();
   // Asked before the tokens are copied.
-  if (committer.has_room(tokens.input_ids.size(), impl_->options()) &&
+  if (committer.has_room(tokens, impl_->options()) &&
       committer.put(key, tokens, {}, lease.session(), Committer::Room::kNow)) {
     return true;
   }

@@ -61,7 +61,8 @@ struct Candidate {
 
 bool same_tokens(const TokenView& a, const TokenView& b) {
   return std::ranges::equal(a.input_ids(), b.input_ids()) && a.mask_is_all_ones() == b.mask_is_all_ones() &&
-         (a.mask_is_all_ones() || std::ranges::equal(a.attention_mask(), b.attention_mask()));
+         (a.mask_is_all_ones() || std::ranges::equal(a.attention_mask(), b.attention_mask())) &&
+         std::ranges::equal(a.parts().bytes(), b.parts().bytes());
 }
 
 class Merge {
@@ -159,10 +160,7 @@ class Merge {
       --report_.already_there;
     }
     ++report_.merged;
-    out_->put(candidate.key,
-              {.input_ids = kept.view.input_ids(),
-               .attention_mask = kept.view.mask_is_all_ones() ? std::span<const std::int32_t>()
-                                                              : kept.view.attention_mask()},
+    out_->put(candidate.key, kept.view.tokens(),
               {.created_ns = kept.info.created_ns, .last_access_ns = last_access});
   }
 

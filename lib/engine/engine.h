@@ -41,11 +41,6 @@
 
 namespace tokcask {
 
-
-// A view of a record; an empty mask stands for ones.
-TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
-                  std::shared_ptr<const void> owner);
-
 // Where the records of a list of keys lie in one snapshot.
 struct Resolution {
   std::uint64_t txnid = 0;

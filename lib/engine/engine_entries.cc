@@ -25,9 +25,7 @@ EntryInfo Engine::info_of(const lmdb::ReadTransaction& transaction, const CacheK
   info.tokens = header.length;
   info.created_ns = header.created_ns;
   info.last_access_ns = std::max(stored, access_->stamp(header.slot));
-  info.bytes =
-      occupied_bytes(key.canonical().size(), record::record_bytes(header.length, !record.mask.empty()),
-                     environment_->page_bytes());
+  info.bytes = occupied_bytes(key.canonical().size(), record.bytes(), environment_->page_bytes());
   return info;
 }
 

@@ -42,12 +42,6 @@ Sought seek(const lmdb::Cursor& records, const CacheKey& key) {
 
 }  // namespace
 
-TokenView view_of(std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
-                  std::shared_ptr<const void> owner) {
-  const bool ones = mask.empty();
-  return {ids, ones ? all_ones(ids.size()) : mask, ones, std::move(owner)};
-}
-
 Reading Engine::read() { return readers_.begin(*this); }
 
 Engine::Found Engine::look_up(const lmdb::ReadTransaction& transaction, std::optional<lmdb::Bytes> value,
@@ -183,10 +177,13 @@ class Engine::LookUp {
 };
 
 TokenView Engine::view_of(const Found& found, const std::shared_ptr<const void>& owner) {
-  const record::Record& record = *found.record;
-  const std::size_t length = found.served ? found.served->second : record.ids.size();
-  return tokcask::view_of(record.ids.first(length),
-                          record.mask.empty() ? record.mask : record.mask.first(length), owner);
+  Tokens tokens = found.record->tokens();
+  if (found.served) {
+    tokens.input_ids = tokens.input_ids.first(found.served->second);
+    if (!tokens.attention_mask.empty())
+      tokens.attention_mask = tokens.attention_mask.first(found.served->second);
+  }
+  return tokcask::view_of(tokens, owner);
 }
 
 std::uint64_t Engine::access_stamp() noexcept {

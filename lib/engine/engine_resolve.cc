@@ -116,10 +116,10 @@ Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
     }
     const record::Header& header = record->header;
     access_->touch(header.slot, stamp);
+    const auto length = static_cast<std::uint32_t>(server != nullptr ? server->length : header.length);
     // Rare: the mask's place goes by the whole record's length, so it is looked up by its key each time.
     if (server != nullptr && !record->mask.empty()) {
-      resolution.places[at.index] = {shm::Place::kDerived, kByKey, static_cast<std::uint32_t>(server->length),
-                                     0};
+      resolution.places[at.index] = {shm::Place::kDerived, kByKey, length, 0};
       continue;
     }
     // Without a map the offset is not used; see Prepared.
@@ -128,9 +128,8 @@ Resolution Engine::resolve(const record::KeyList& keys, bool derive_lengths) {
                             : static_cast<std::uint64_t>(at.value.data() - environment_->map());
     const std::uint64_t flags = (at.is_inline ? shm::Place::kInline : 0) |
                                 ((header.flags & record::kFlagMask) != 0 ? shm::Place::kMask : 0) |
+                                (record->parts.empty() ? 0 : shm::Place::kParts) |
                                 (server != nullptr ? shm::Place::kDerived : 0);
-    const std::uint32_t length =
-        server != nullptr ? static_cast<std::uint32_t>(server->length) : header.length;
     resolution.places[at.index] = {offset | flags, header.generation, length, header.slot};
   }
   return resolution;

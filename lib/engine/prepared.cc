@@ -140,12 +140,12 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const lmdb::Rea
       wanted > epoch.file_bytes - place.offset() || (derived && place.has_mask())) {
     return std::nullopt;
   }
-  const std::size_t size = derived ? epoch.file_bytes - place.offset() : wanted;
+  const std::size_t size = derived || place.has_parts() ? epoch.file_bytes - place.offset() : wanted;
   const std::byte* const bytes = engine.environment().map() + place.offset();
   std::atomic<std::uint16_t>& checked = table.checked_[index];
   const std::uint16_t print = fingerprint(place);
   const bool known = checked.load(std::memory_order_relaxed) == print;
-  if (known && epoch.exact && policy != VerifyPolicy::kAlways) {
+  if (known && epoch.exact && !place.has_parts() && policy != VerifyPolicy::kAlways) {
     // It was found there, in this very transaction: nothing of it has to be read again.
     record::Header header;
     header.flags = place.has_mask() ? record::kFlagMask : std::uint16_t{0};
@@ -155,9 +155,11 @@ std::optional<record::Record> Prepared::at_place(Engine& engine, const lmdb::Rea
     return record::assume(header, bytes);
   }
   // Pages that were reused since may be written to right now. What is read of them is compared, then refused.
-  auto record = record::decode_prefix({bytes, size}, place.generation);
-  if (!record || record->ids.size() < place.length || (record->ids.size() > place.length && !derived) ||
-      record->mask.empty() == place.has_mask() || record->header.slot != place.slot) {
+  const char* reason = nullptr;
+  auto record = record::decode_prefix({bytes, size}, &reason);
+  if (!record || record->header.generation != place.generation || record->ids.size() < place.length ||
+      (record->ids.size() > place.length && !derived) || record->mask.empty() == place.has_mask() ||
+      record->parts.empty() == place.has_parts() || record->header.slot != place.slot) {
     return std::nullopt;
   }
   if (!epoch.exact && !is_current(transaction, epoch, record->header)) return std::nullopt;
@@ -244,7 +246,7 @@ void Prepared::look_up(Engine& engine, Session& session, std::span<const std::si
       }
       if (!session.options.observe) engine.access().touch(record->header.slot, stamp);
       if (is_derived) ++derived;
-      views[i] = view_of(record->ids, record->mask, reading.snapshot());
+      views[i] = view_of(record->tokens(), reading.snapshot());
     }
     if (rest.size() < indices.size()) session.hits += indices.size() - rest.size();
     if (derived > 0) session.derived += derived;

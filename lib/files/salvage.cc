@@ -109,9 +109,8 @@ void write_records(const lmdb::Environment& environment, std::span<const Survivo
       const record::Record record = checked_copy(*sorted[at], copy);
       const std::uint64_t stamp = last_access(*sorted[at], access);
       clock = std::max(clock, stamp);
-      commit.put(
-          CacheKey::parse(sorted[at]->canonical),
-          {.tokens = {record.ids, record.mask}, .created_ns = record.header.created_ns, .stamp = stamp});
+      commit.put(CacheKey::parse(sorted[at]->canonical),
+                 {.tokens = record.tokens(), .created_ns = record.header.created_ns, .stamp = stamp});
       bytes += sorted[at]->record.size();
     }
     commit.finish();

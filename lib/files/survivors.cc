@@ -25,21 +25,11 @@ namespace layout = lmdb::layout;
 using Bytes = std::span<const std::byte>;
 using rows::Tag;
 
-std::size_t bytes_of(const record::Header& header) {
-  return record::record_bytes(header.length, (header.flags & record::kFlagMask) != 0);
-}
-
 // The intact record that `bytes` begin with. What is not aligned is no record of a store, but damage.
 std::optional<record::Record> intact_record(Bytes bytes) {
-  if (bytes.size() < record::kHeaderBytes) return std::nullopt;
-  const auto header = layout::load<record::Header>(bytes.data());
-  const std::size_t size = bytes_of(header);
-  if (header.magic != record::kMagic || header.length > record::kMaxTokens || size > bytes.size() ||
-      reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(record::Header) != 0) {
-    return std::nullopt;
-  }
+  if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(record::Header) != 0) return std::nullopt;
   const char* reason = nullptr;
-  const auto record = record::decode(bytes.first(size), header.key_hash, &reason);
+  const auto record = record::decode_prefix(bytes, &reason);
   return record && record::checksum_ok(*record) ? record : std::nullopt;
 }
 
@@ -162,7 +152,7 @@ class Search {
     const auto row = rows::read_row<rows::StoreRow>(value);
     if (!row || std::memcmp(row->magic, rows::kStoreMagic, sizeof rows::kStoreMagic) != 0)
       return std::nullopt;
-    if (row->format_version == rows::kFormatVersion) return row;
+    if (rows::is_known_format(row->format_version)) return row;
     other_format_ = true;
     return std::nullopt;
   }
@@ -213,7 +203,7 @@ class Search {
 
   bool take_record(Bytes bytes) {
     const auto record = intact_record(bytes);
-    if (record) found_.push_back({record->header, bytes.first(bytes_of(record->header))});
+    if (record) found_.push_back({record->header, bytes.first(record->bytes())});
     return record.has_value();
   }
 

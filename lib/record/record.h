@@ -3,16 +3,16 @@
 //   offset size field
 //        0    4 magic "TKR1"
 //        4    2 version (1)
-//        6    2 flags: bit 0 = an irregular attention mask is stored
+//        6    2 flags: bit 0 = an irregular attention mask is stored, bit 1 = parts are stored
 //        8    4 length: number of tokens
 //       12    4 slot: the entry's place in the metadata and access tables
 //       16    8 generation: store-wide number of the put that wrote this record
 //       24    8 key hash: XXH3-64 of the canonical key
-//       32    8 checksum: XXH3-64 of payload (and mask), seeded with XXH3-64 of the header with this field 0
-//       40    8 created: nanoseconds since the Unix epoch
-//       48  4*n input_ids, int32
+//       32    8 checksum: XXH3-64 of all that follows, without the last zeros, seeded with XXH3-64 of the
+//       header with this field 0 40    8 created: nanoseconds since the Unix epoch 48  4*n input_ids, int32
 //        .  4*n attention_mask, int32, only with flag bit 0; starts at the next multiple of 64 after the ids
 //        .    . zero bytes up to a multiple of 8
+//        .    . the block of parts (record/parts.h), only with flag bit 1
 //
 // All little-endian. 48 + LMDB's 16-byte overflow page header put the payload of a record in overflow pages
 // at page + 64. Sizes that are multiples of 8 keep inline records 8-byte aligned (see DESIGN.md).
@@ -22,6 +22,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -36,10 +37,12 @@ static_assert(std::endian::native == std::endian::little, "the on-disk format is
 inline constexpr std::uint32_t kMagic = 0x31524B54;  // "TKR1"
 inline constexpr std::uint16_t kVersion = 1;
 inline constexpr std::uint16_t kFlagMask = 1;
+inline constexpr std::uint16_t kFlagParts = 2;
 inline constexpr std::size_t kHeaderBytes = 48;
 inline constexpr std::size_t kMaskAlignment = 64;
-// Keeps every size below LMDB's 4 GiB limit for a value, with a stored mask included.
 inline constexpr std::size_t kMaxTokens = std::size_t{1} << 28;
+// More would be a flag of the entry's row, and no one write(2) of LMDB's can be that long.
+inline constexpr std::size_t kMaxPayloadBytes = std::size_t{1} << 30;
 
 struct Header {
   std::uint32_t magic = kMagic;
@@ -60,21 +63,25 @@ constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to -
 constexpr std::size_t mask_offset(std::size_t length) {
   return round_up(length * sizeof(std::int32_t), kMaskAlignment);
 }
-// Bytes of payload: ids, and the mask where one is stored.
-constexpr std::size_t payload_bytes(std::size_t length, bool mask) {
+// Bytes of ids, and of the mask where one is stored.
+constexpr std::size_t token_bytes(std::size_t length, bool mask) {
   const std::size_t ids = length * sizeof(std::int32_t);
   return mask ? mask_offset(length) + ids : ids;
 }
-constexpr std::size_t record_bytes(std::size_t length, bool mask) {
-  return round_up(kHeaderBytes + payload_bytes(length, mask), 8);
+// Bytes of payload: those, and `parts` bytes of parts, at a multiple of 8.
+constexpr std::size_t payload_bytes(std::size_t length, bool mask, std::size_t parts = 0) {
+  const std::size_t tokens = token_bytes(length, mask);
+  return parts == 0 ? tokens : round_up(tokens, 8) + parts;
 }
-
+constexpr std::size_t record_bytes(std::size_t length, bool mask, std::size_t parts = 0) {
+  return round_up(kHeaderBytes + payload_bytes(length, mask, parts), 8);
+}
 // The same of tokens whose mask is left out when it is all ones.
 inline std::size_t payload_bytes(const Tokens& tokens) {
-  return payload_bytes(tokens.input_ids.size(), !tokens.attention_mask.empty());
+  return payload_bytes(tokens.input_ids.size(), !tokens.attention_mask.empty(), tokens.parts.bytes().size());
 }
 inline std::size_t record_bytes(const Tokens& tokens) {
-  return record_bytes(tokens.input_ids.size(), !tokens.attention_mask.empty());
+  return round_up(kHeaderBytes + payload_bytes(tokens), 8);
 }
 
 std::uint64_t hash_key(std::string_view canonical) noexcept;
@@ -93,16 +100,22 @@ class PaddedKey {
 // The canonical key that was padded.
 std::string_view unpadded(std::span<const std::byte> key) noexcept;
 
-// Writes a whole record into `out`, which has exactly record_bytes(length, !mask.empty()) bytes. Fills the
-// header's magic, version, flags, length and checksum; slot, generation, key_hash and created are taken.
-void encode(Header header, std::span<const std::int32_t> ids, std::span<const std::int32_t> mask,
-            std::span<std::byte> out) noexcept;
+// Writes the payload into `out`, which has exactly payload_bytes(tokens) bytes.
+void write_payload(const Tokens& tokens, std::span<std::byte> out) noexcept;
+// The tokens whose payload lies at `payload`, where write_payload(tokens) wrote it.
+Tokens payload_at(const Tokens& tokens, const std::byte* payload) noexcept;
+// Writes a whole record into `out`, which has exactly record_bytes(tokens) bytes. Fills the header's magic,
+// version, flags, length and checksum; slot, generation, key_hash and created are taken.
+void encode(Header header, const Tokens& tokens, std::span<std::byte> out) noexcept;
 
 // A record whose header is plausible for its size and key. Points into the bytes it was made from.
 struct Record {
   Header header;
   std::span<const std::int32_t> ids;
   std::span<const std::int32_t> mask;  // empty: all ones
+  PartList parts;
+  [[nodiscard]] Tokens tokens() const noexcept { return {ids, mask, parts}; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return record_bytes(tokens()); }
 };
 
 // Reads a record without trusting it: never looks outside `bytes`, which must be 4-byte aligned. Returns
@@ -110,14 +123,21 @@ struct Record {
 std::optional<Record> decode(std::span<const std::byte> bytes, std::uint64_t key_hash,
                              const char** reason) noexcept;
 
-// Reads the record that `bytes` begin with, as decode() does, if it is the one that `generation` names.
-std::optional<Record> decode_prefix(std::span<const std::byte> bytes, std::uint64_t generation) noexcept;
+// The same of the record that `bytes` begin with.
+std::optional<Record> decode_prefix(std::span<const std::byte> bytes, const char** reason) noexcept;
 
-// The record at `bytes` that a header of these fields says: length, flags, slot and generation. Reads
-// nothing; for who has seen before that it is there.
+// The record without parts at `bytes` that a header of these fields says: length, flags, slot and generation.
+// Reads nothing; for who has seen before that it is there.
 Record assume(const Header& header, const std::byte* bytes) noexcept;
 
 // Whether header and payload are the bytes that encode() wrote.
 bool checksum_ok(const Record& record) noexcept;
 
 }  // namespace tokcask::record
+
+namespace tokcask {
+
+// A view of tokens; an empty mask stands for ones.
+TokenView view_of(const Tokens& tokens, std::shared_ptr<const void> owner);
+
+}  // namespace tokcask

@@ -31,7 +31,13 @@
 
 namespace tokcask::rows {
 
-inline constexpr std::uint32_t kFormatVersion = 1;
+// What is needed to read a store: 1, or 2 once an entry with parts was put. So programs that know no parts go
+// on with stores that have none.
+inline constexpr std::uint32_t kFormatWithoutParts = 1;
+inline constexpr std::uint32_t kFormatVersion = 2;
+[[nodiscard]] constexpr bool is_known_format(std::uint32_t version) {
+  return version >= kFormatWithoutParts && version <= kFormatVersion;
+}
 inline constexpr char kStoreMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', '\0'};
 inline constexpr std::uint32_t kNoSlot = 0xffffffff;
 
@@ -63,7 +69,7 @@ class MetaKey {
 
 struct StoreRow {
   char magic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', '\0'};
-  std::uint32_t format_version = kFormatVersion;
+  std::uint32_t format_version = kFormatWithoutParts;
   std::uint32_t page_bytes = 0;
   std::array<std::uint8_t, 16> uuid{};
   std::uint64_t created_ns = 0;

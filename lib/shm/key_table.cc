@@ -35,7 +35,7 @@ namespace ipc = boost::interprocess;
 namespace {
 
 constexpr std::size_t kBlockBytes = 4096;
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr char kMagic[8] = {'t', 'o', 'k', 'c', 'a', 's', 'k', 'K'};
 constexpr std::string_view kPrefix = "keys-";
 constexpr std::string_view kSuffix = ".shm";

@@ -16,7 +16,7 @@
 // the others, and what killed processes left. A process that was forked shares its parent's lock.
 //
 // Layout, little-endian:
-//   block 0   8 bytes magic "tokcaskK", u32 version (2), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
+//   block 0   8 bytes magic "tokcaskK", u32 version (3), u32 0, 16 bytes store uuid, 16 bytes XXH3-128 of the
 //             packed list, u64 keys, u64 bytes of the packed list, u64 transaction that the places are of,
 //             i64 time of the last change of data.mdb then, u64 XXH3-64 of all that follows block 0, u64
 //             XXH3-64 of the fields before this one
@@ -47,12 +47,15 @@ struct Place {
   static constexpr std::uint64_t kMask = 2;
   // It is that of another sequence length, of which the first `length` ids serve.
   static constexpr std::uint64_t kDerived = 4;
+  // It has parts, so its length alone does not say how large it is.
+  static constexpr std::uint64_t kParts = std::uint64_t{1} << 63;
   [[nodiscard]] bool known() const noexcept { return generation != 0; }
   [[nodiscard]] bool is_inline() const noexcept { return (offset_and_flags & kInline) != 0; }
   [[nodiscard]] bool has_mask() const noexcept { return (offset_and_flags & kMask) != 0; }
   [[nodiscard]] bool is_derived() const noexcept { return (offset_and_flags & kDerived) != 0; }
+  [[nodiscard]] bool has_parts() const noexcept { return (offset_and_flags & kParts) != 0; }
   [[nodiscard]] std::uint64_t offset() const noexcept {
-    return offset_and_flags & ~(kInline | kMask | kDerived);
+    return offset_and_flags & ~(kInline | kMask | kDerived | kParts);
   }
   friend bool operator==(const Place&, const Place&) = default;
 };

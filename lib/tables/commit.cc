@@ -137,9 +137,10 @@ std::uint32_t Commit::put(const CacheKey& key, const Put& put) {
   header.generation = row.generation;
   header.key_hash = record::hash_key(key.canonical());
   header.created_ns = put.created_ns;
-  record::encode(header, put.tokens.input_ids, put.tokens.attention_mask,
+  record::encode(header, put.tokens,
                  transaction_.reserve(Table::kRecords, padded.bytes(), record_size).value);
 
+  if (!put.tokens.parts.empty()) store_.format_version = rows::kFormatVersion;
   change_entry(slot) = row;
   set_stamp(slot, put.stamp);
   if (put.dated) store_.dated_puts += 1;

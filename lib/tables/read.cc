@@ -67,8 +67,8 @@ rows::StoreRow read_store_row(const Transaction& transaction) {
   if (!row || std::memcmp(row->magic, rows::kStoreMagic, sizeof rows::kStoreMagic) != 0) {
     throw Error(Errc::kDamaged, "has no store row, so it is not a tokcask store or is damaged");
   }
-  if (row->format_version != rows::kFormatVersion) {
-    throw Error(Errc::kDamaged, fmt::format("has format version {}, and this program reads version {}",
+  if (!rows::is_known_format(row->format_version)) {
+    throw Error(Errc::kDamaged, fmt::format("has format version {}, and this program reads versions up to {}",
                                             row->format_version, rows::kFormatVersion));
   }
   // Counts that a damaged disk changed must not be counted to: each chunk, and each name, is a row.
@@ -109,8 +109,9 @@ std::uint64_t created_ns(const lmdb::ReadTransaction& transaction, std::uint32_t
   const std::string canonical = canonical_of(transaction, slot, row, sha);
   if (canonical.size() > CacheKey::kMaxCanonicalBytes) return 0;
   const auto value = transaction.get(Table::kRecords, record::PaddedKey(canonical).bytes());
-  const auto record = value ? record::decode_prefix(*value, row.generation) : std::nullopt;
-  return record ? record->header.created_ns : 0;
+  const char* reason = nullptr;
+  const auto record = value ? record::decode_prefix(*value, &reason) : std::nullopt;
+  return record && record->header.generation == row.generation ? record->header.created_ns : 0;
 }
 
 std::vector<rows::RunRow> read_runs(const lmdb::ReadTransaction& transaction) {

@@ -55,7 +55,7 @@ std::optional<SectionEntries::Server> SectionEntries::server_of(const CacheKey& 
     if (other.key.tokenizer_sha() != key.tokenizer_sha()) continue;
     const char* damage = nullptr;
     const auto record = record::decode(other.value, record::hash_key(other.key.canonical()), &damage);
-    if (!record) continue;
+    if (!record || !record->parts.empty()) continue;  // parts are those of the whole
     const auto length = serves(traits_of(key.tokenizer_sha()), other.key.sequence_len(), record->ids.size(),
                                key.sequence_len());
     if (length) return Server{other.key, other.value, *length};

@@ -35,9 +35,9 @@ Committer::~Committer() {
 
 // ---- What is pending ----
 
-bool Committer::has_room(std::size_t tokens, const Options& options) {
+bool Committer::has_room(const Tokens& tokens, const Options& options) {
   const std::lock_guard lock(pending_mutex_);
-  return fits(record::record_bytes(tokens, false), options);
+  return fits(record::record_bytes(tokens), options);
 }
 
 bool Committer::put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
@@ -144,9 +144,8 @@ std::optional<TokenView> Committer::find(const CacheKey& key, bool touch) {
     if (found == batch->puts.end()) continue;
     // The writer reads those of `committing_` without the lock.
     if (touch && batch == &active_) found->second.stamp = access_->next_stamp();
-    const PendingTokens& tokens = found->second.tokens;
-    const bool ones = !tokens.has_mask;
-    return TokenView(tokens.ids(), ones ? all_ones(tokens.length) : tokens.mask(), ones, tokens.data);
+    const PendingTokens& put = found->second.tokens;
+    return view_of(put.tokens, put.data);
   }
   return std::nullopt;
 }

@@ -59,7 +59,7 @@ class Committer {
   bool put(const CacheKey& key, const Tokens& tokens, const PutOptions& options,
            const std::shared_ptr<Session>& session, Room room);
   // Whether there is room for so many tokens now.
-  [[nodiscard]] bool has_room(std::size_t tokens, const Options& options);
+  [[nodiscard]] bool has_room(const Tokens& tokens, const Options& options);
   void put_source_directory(std::string_view path, const SourceDirectory& files);
   void put_tokenizer_file(std::string_view path, const FileIdentity& identity, std::string_view sha);
   void put_traits(std::string_view sha, const TokenizerTraits& traits);

@@ -12,28 +12,22 @@
 
 namespace tokcask {
 
-PendingTokens PendingTokens::copy_of(const Tokens& tokens) {
-  constexpr std::align_val_t kAlignment{64};
-  PendingTokens copy;
-  copy.length = tokens.input_ids.size();
-  copy.has_mask = std::any_of(tokens.attention_mask.begin(), tokens.attention_mask.end(),
-                              [](std::int32_t value) { return value != 1; });
-  if (copy.has_mask && copy.length > record::kMaxTokens / 2) {
-    // One bit more would be a flag of the entry's row, and one write of LMDB's cannot be that long.
+PendingTokens PendingTokens::copy_of(const Tokens& given) {
+  Tokens tokens = given;
+  if (std::ranges::all_of(tokens.attention_mask, [](std::int32_t value) { return value == 1; }))
+    tokens.attention_mask = {};
+  const std::size_t bytes = record::payload_bytes(tokens);
+  if (bytes > record::kMaxPayloadBytes) {
     throw Error(Errc::kInvalidArgument,
-                fmt::format("{} tokens with a mask; an entry with a mask holds at most {}", copy.length,
-                            record::kMaxTokens / 2));
+                fmt::format("{} tokens with their mask and parts are {} bytes; an entry holds at most {}",
+                            tokens.input_ids.size(), bytes, record::kMaxPayloadBytes));
   }
-  const std::size_t bytes = std::max<std::size_t>(copy.payload_bytes(), sizeof(std::int32_t));
-  std::shared_ptr<std::int32_t[]> data(static_cast<std::int32_t*>(::operator new(bytes, kAlignment)),
-                                       [](std::int32_t* p) { ::operator delete(p, kAlignment); });
-  std::copy(tokens.input_ids.begin(), tokens.input_ids.end(), data.get());
-  if (copy.has_mask) {
-    std::copy(tokens.attention_mask.begin(), tokens.attention_mask.end(),
-              data.get() + record::mask_offset(copy.length) / sizeof(std::int32_t));
-  }
-  copy.data = std::move(data);
-  return copy;
+  constexpr std::align_val_t kAlignment{64};
+  const std::shared_ptr<std::byte[]> data(
+      static_cast<std::byte*>(::operator new(std::max<std::size_t>(bytes, 1), kAlignment)),
+      [](std::byte* p) { ::operator delete(p, kAlignment); });
+  record::write_payload(tokens, {data.get(), bytes});
+  return {data, record::payload_at(tokens, data.get())};
 }
 
 void Batch::count(const CacheKey& key, const PendingPut& put, std::size_t page_bytes, bool there) noexcept {

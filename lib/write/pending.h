@@ -24,25 +24,17 @@
 
 namespace tokcask {
 
-// The bytes of one put: ids, then a mask at record::mask_offset. 64-byte aligned; shared with views of it.
+// The tokens of one put: its payload as it will lie in the record. 64-byte aligned; shared with views of it.
 struct PendingTokens {
-  std::shared_ptr<const std::int32_t[]> data;
-  std::size_t length = 0;
-  bool has_mask = false;
+  std::shared_ptr<const std::byte[]> data;
+  Tokens tokens;  // in `data`; without a mask of ones
 
   static PendingTokens copy_of(const Tokens& tokens);
-  [[nodiscard]] std::span<const std::int32_t> ids() const { return {data.get(), length}; }
-  [[nodiscard]] std::span<const std::int32_t> mask() const {
-    if (!has_mask) return {};
-    return {data.get() + record::mask_offset(length) / sizeof(std::int32_t), length};
-  }
-  [[nodiscard]] Tokens tokens() const { return {ids(), mask()}; }
-  [[nodiscard]] std::size_t payload_bytes() const { return record::payload_bytes(length, has_mask); }
-  [[nodiscard]] std::size_t record_bytes() const { return record::record_bytes(length, has_mask); }
+  [[nodiscard]] std::size_t record_bytes() const { return record::record_bytes(tokens); }
 };
 
 struct PendingPut {
-  [[nodiscard]] Commit::Put of_commit() const { return {tokens.tokens(), created_ns, stamp, dated}; }
+  [[nodiscard]] Commit::Put of_commit() const { return {tokens.tokens, created_ns, stamp, dated}; }
 
   PendingTokens tokens;
   std::shared_ptr<Session> session;

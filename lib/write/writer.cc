@@ -277,9 +277,10 @@ bool Writer::is_same(const lmdb::ReadTransaction& snapshot, const lmdb::Cursor& 
   item.is_new = !value;
   const char* reason = nullptr;
   const auto there = value ? record::decode(*value, record::hash_key(key), &reason) : std::nullopt;
-  const PendingTokens& tokens = item.put().tokens;
-  if (!there || !std::ranges::equal(there->ids, tokens.ids()) ||
-      !std::ranges::equal(there->mask, tokens.mask()) || !record::checksum_ok(*there)) {
+  const Tokens& tokens = item.put().tokens.tokens;
+  if (!there || !std::ranges::equal(there->ids, tokens.input_ids) ||
+      !std::ranges::equal(there->mask, tokens.attention_mask) ||
+      !std::ranges::equal(there->parts.bytes(), tokens.parts.bytes()) || !record::checksum_ok(*there)) {
     return false;
   }
   const std::uint32_t slot = there->header.slot;

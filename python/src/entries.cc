@@ -4,6 +4,8 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -38,6 +40,21 @@ nb::object array_of(std::vector<T> values) {
   return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, 1, shape, owner));
 }
 
+// What is learned of an entry would be lost where only ids and masks are taken.
+void refuse_loss(const Entry& entry) {
+  const PartList& parts = entry.view.parts();
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Part part = parts[i];
+    if (part.kind != PartKind::kSpans && !(part.kind == PartKind::kArray && part.name == "labels")) continue;
+    throw nb::value_error(
+        fmt::format("{} has \"{}\", which says what is learned and would be lost: no format that "
+                    "is written here has a place for it. Leave such entries out, by tokenizer or "
+                    "length, or read them with TokenizedCache",
+                    entry.info.key.canonical(), part.name)
+            .c_str());
+  }
+}
+
 // The entries of a batch in columns.
 struct Columns {
   std::vector<CacheKey> keys;
@@ -47,6 +64,7 @@ struct Columns {
       masks;  // those that are not all ones, by row
 
   void add(const Entry& entry) {
+    refuse_loss(entry);
     const auto from = entry.view.input_ids();
     if (!entry.view.mask_is_all_ones()) {
       const auto mask = entry.view.attention_mask();

@@ -282,7 +282,7 @@ TEST_CASE("an entry of an input that has more ids than its key's length is count
     const Ids tokens = ids(1, 3);
     const auto lease = handle.lease();
     for (const CacheKey& stored : {key(1, 0, 2), key(2, 0, 3)})
-      lease->committer().put(stored, {.input_ids = tokens}, {}, lease.run(), Committer::Room::kWait);
+      lease->committer().put(stored, {.input_ids = tokens}, {}, lease.session(), Committer::Room::kWait);
   }
   const MergeReport report = stores.merge("out", {"a"});
   CHECK(report.entries == 2);

@@ -1,5 +1,6 @@
 // The arithmetic of pages, and that the file keeps within its cap at each page size.
 #include "write/room.h"
+#include "write/pending.h"
 
 #include <spawn.h>
 #include <sys/stat.h>

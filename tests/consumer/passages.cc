@@ -47,6 +47,18 @@ void views_outlive_the_cache(const std::string& root, const tokcask::CacheKey& k
   expect(view && view->size() == 6, "the view did not outlive the cache");
 }
 
+void parts_of_an_entry(const std::string& root, const tokcask::CacheKey& key) {
+  auto cache = tokcask::TokenizedCache::open(root);
+  const std::vector<std::int32_t> ids{1, 2, 3, 4, 5, 6};
+  const std::size_t before = used;
+  tokcask::Parts parts;
+  parts.spans("assistant", {{1, 3}, {4, 6}}).integer("label", 1);
+  cache.put(key, {.input_ids = ids, .parts = parts.list()});
+  const auto hit = cache.get(key);
+  for (const tokcask::Span& span : *hit->parts().spans("assistant")) use(hit->ids_of(span));
+  expect(used == before + 4 && hit->parts().integer("label") == 1, "parts");
+}
+
 void one_handle_for_all_threads(const std::string& root, const std::vector<tokcask::CacheKey>& keys) {
   const auto work = [&](tokcask::TokenizedCache& cache, std::size_t from) {
     for (std::size_t i = from; i < keys.size(); i += 4) {
@@ -111,6 +123,7 @@ int main(int argc, char** argv) {
     first_use(root, "a text", tokenizer_sha);
     expect(used == 12, "the first use");
     views_outlive_the_cache(root, tokcask::CacheKey(tokcask::section_id("a text"), tokenizer_sha, 2048));
+    parts_of_an_entry(root, tokcask::CacheKey(tokcask::section_id("parts"), tokenizer_sha, 2048));
     std::vector<tokcask::CacheKey> keys;
     for (int i = 0; i < 100; ++i) {
       keys.emplace_back(tokcask::section_id(std::to_string(i)), tokenizer_sha, 2048);

@@ -239,6 +239,22 @@ def test_the_order_of_paths(tmp_path: pathlib.Path) -> None:
     assert pq.read_table(tmp_path / "out")["section_id"].to_pylist() == [*wanted, "0" * 16, "by hand"]
 
 
+@pytest.mark.parametrize("format", ["megatron", "datatrove", "parquet"])
+def test_what_is_learned_is_not_lost_in_silence(tmp_path: pathlib.Path, format: Any) -> None:
+    put(tmp_path / "store", {CacheKey("plain", SHA, 2048): [1, 2]})
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        cache.put(
+            CacheKey("weights", SHA, 2048), CachedTokens([3], arrays={"weights": np.ones(1, np.float32)})
+        )
+    export_tokens(tmp_path / "store", tmp_path / "out", format=format)
+    with TokenizedCache.open(tmp_path / "store") as cache:
+        cache.put(CacheKey("talk", SHA, 2048), CachedTokens([1, 2, 3], spans={"assistant": [(1, 2)]}))
+    with pytest.raises(
+        ValueError, match='talk.* has "assistant", which says what is learned and would be lost'
+    ):
+        export_tokens(tmp_path / "store", tmp_path / "other", format=format)
+
+
 def test_tokenizers_are_not_mixed(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     entries = {CacheKey("a", SHA, 8): [1], CacheKey("a", SHA, 16): [1, 2], CacheKey("a", OTHER, 8): [3]}
     put(tmp_path / "store", entries)

@@ -20,16 +20,17 @@ std::vector<std::int32_t> counting(std::size_t n) {
   return ids;
 }
 
-std::vector<std::byte> encoded(std::size_t n, bool mask, std::uint64_t key_hash = 7) {
+std::vector<std::byte> encoded(std::size_t n, bool mask, std::uint64_t key_hash = 7, PartList parts = {}) {
   const auto ids = counting(n);
   std::vector<std::int32_t> zeros(mask ? n : 0);
-  std::vector<std::byte> bytes(record_bytes(n, mask), std::byte{0xee});
+  const Tokens tokens{ids, zeros, parts};
+  std::vector<std::byte> bytes(record_bytes(tokens), std::byte{0xee});
   Header header;
   header.slot = 3;
   header.generation = 9;
   header.key_hash = key_hash;
   header.created_ns = 11;
-  encode(header, ids, zeros, bytes);
+  encode(header, tokens, bytes);
   return bytes;
 }
 
@@ -61,19 +62,45 @@ TEST_CASE("a record is read back, for lengths around every boundary") {
   }
 }
 
-TEST_CASE("every flipped bit is noticed") {
-  for (const bool mask : {false, true}) {
-    const auto good = encoded(21, mask);
-    const std::size_t end = kHeaderBytes + payload_bytes(21, mask);
-    for (std::size_t bit = 0; bit < 8 * end; ++bit) {
-      CAPTURE(bit);
-      auto bytes = good;
-      bytes[bit / 8] ^= static_cast<std::byte>(1U << bit % 8);
+TEST_CASE("a record has its parts, at each length and beside a mask") {
+  Parts parts;
+  parts.integer("label", -1).real("margin", 0.5);
+  for (std::size_t n = 0; n < 70; ++n) {
+    for (const bool mask : {false, true}) {
+      CAPTURE(n);
+      CAPTURE(mask);
+      const auto bytes = encoded(n, mask, 7, parts.list());
       const char* reason = nullptr;
       const auto record = decode(bytes, 7, &reason);
-      const bool served = record.has_value() && checksum_ok(*record);
-      CHECK_FALSE(served);
-      if (!record) CHECK(std::string(reason).size() > 10);
+      REQUIRE(record);
+      CHECK(checksum_ok(*record));
+      CHECK(std::ranges::equal(record->ids, counting(n)));
+      CHECK(record->parts.integer("label") == -1);
+      CHECK(record->parts.real("margin") == 0.5);
+      CHECK(record->bytes() == bytes.size());
+      // A record without parts has not a byte more.
+      CHECK(encoded(n, mask).size() + parts.list().bytes().size() == bytes.size());
+    }
+  }
+}
+
+TEST_CASE("every flipped bit is noticed") {
+  Parts parts;
+  parts.spans("assistant", {{1, 2}, {5, 21}}).integer("label", 4);
+  for (const PartList& list : {PartList(), parts.list()}) {
+    for (const bool mask : {false, true}) {
+      const auto good = encoded(21, mask, 7, list);
+      const std::size_t end = kHeaderBytes + payload_bytes(21, mask, list.bytes().size());
+      for (std::size_t bit = 0; bit < 8 * end; ++bit) {
+        CAPTURE(bit);
+        auto bytes = good;
+        bytes[bit / 8] ^= static_cast<std::byte>(1U << bit % 8);
+        const char* reason = nullptr;
+        const auto record = decode(bytes, 7, &reason);
+        const bool served = record.has_value() && checksum_ok(*record);
+        CHECK_FALSE(served);
+        if (!record) CHECK(std::string(reason).size() > 10);
+      }
     }
   }
 }

@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <array>
+#include <vector>
+
 #include <tokcask/cache.h>
 
 #include "support.h"
@@ -47,6 +50,20 @@ TEST_CASE("get: the object; a mask is in it only if it is not all ones") {
   CHECK_FALSE(plain.contains("attention_mask"));
   const auto masked = test::run({"get", dir / "store", key("masked"), "--json"}).json();
   CHECK(masked["attention_mask"] == nlohmann::json({1, 1, 0}));
+  CHECK_FALSE(masked.contains("parts"));
+  {
+    auto cache = TokenizedCache::open(dir / "store");
+    const std::vector<std::int32_t> ids{1, 2, 3};
+    const std::array<std::byte, 4> weights{};
+    Parts parts;
+    parts.spans("assistant", {{0, 1}, {2, 3}}).integer("label", -4).real("margin", 0.5);
+    parts.array("weights", ElementType::kFloat16, weights);
+    cache.put(CacheKey::parse(key("parts")), {.input_ids = ids, .parts = parts.list()});
+  }
+  const auto parts = test::run({"get", dir / "store", key("parts"), "--json"}).json()["parts"];
+  CHECK(parts["spans"] == nlohmann::json::parse(R"({"assistant": [[0, 1], [2, 3]]})"));
+  CHECK(parts["scalars"] == nlohmann::json::parse(R"({"label": -4, "margin": 0.5})"));
+  CHECK(parts["arrays"] == nlohmann::json::parse(R"({"weights": {"type": "float16", "length": 2}})"));
   const auto empty = test::run({"get", dir / "store", key("empty"), "--json"}).json();
   CHECK(empty["length"] == 0);
   CHECK(empty["input_ids"] == nlohmann::json::array());

@@ -31,6 +31,33 @@ int answer_miss(Session& session, const Arguments& arguments, const Explanation&
   return kExitFinding;
 }
 
+// Spans and numbers as they are, of arrays their type and length.
+Json to_json(const PartList& parts) {
+  Json spans = Json::object(), scalars = Json::object(), arrays = Json::object();
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Part part = parts[i];
+    const std::string name(part.name);
+    switch (part.kind) {
+      case PartKind::kSpans: {
+        Json pairs = Json::array();
+        for (const Span& span : part.spans) pairs.push_back({span.begin, span.end});
+        spans[name] = std::move(pairs);
+        break;
+      }
+      case PartKind::kInteger:
+        scalars[name] = part.integer;
+        break;
+      case PartKind::kReal:
+        scalars[name] = part.real;
+        break;
+      case PartKind::kArray:
+        arrays[name] = {{"type", to_string(part.array.type)}, {"length", part.array.size()}};
+        break;
+    }
+  }
+  return {{"spans", std::move(spans)}, {"scalars", std::move(scalars)}, {"arrays", std::move(arrays)}};
+}
+
 Json to_json(const CacheKey& key, const TokenView& view) {
   Json document = json_document("get");
   document["key"] = key.canonical();
@@ -39,6 +66,7 @@ Json to_json(const CacheKey& key, const TokenView& view) {
   document["input_ids"] = view.input_ids();
   document["mask_is_all_ones"] = view.mask_is_all_ones();
   if (!view.mask_is_all_ones()) document["attention_mask"] = view.attention_mask();
+  if (!view.parts().empty()) document["parts"] = to_json(view.parts());
   return document;
 }
 
@@ -63,8 +91,9 @@ void add_get(CLI::App& app, Action& action) {
   add_store(*verb, arguments->store);
   verb->add_option("KEY", arguments->key, "'section_id|tokenizer_sha|sequence_len', quoted for the shell")
       ->required();
-  verb->add_flag("--json", arguments->json,
-                 "print one JSON object; attention_mask is in it where it is not all ones");
+  verb->add_flag(
+      "--json", arguments->json,
+      "print one JSON object; attention_mask is in it where it is not all ones, parts where there are any");
   verb->footer(
       "The exit status is 1 if there is no such entry, and a message tells why; 'tokcask explain' tells "
       "more.\n"

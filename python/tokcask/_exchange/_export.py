@@ -135,8 +135,9 @@ def export_tokens(
 
     Nothing stands under these names before it is whole and on stable storage. Memory is bounded by a batch, 4
     bytes per entry, and for other orders than 'key' 20 more. Records no hit and no access; the store may be in
-    use. Raises ValueError for entries of several tokenizers when none is chosen, for nothing to export, and for
-    an id or a mask that the format cannot hold; FileExistsError; ImportError that names the extra to install;
+    use. Raises ValueError for entries of several tokenizers when none is chosen, for nothing to export, for
+    an id or a mask that the format cannot hold, and for an entry with spans or labels, which no format here
+    has a place for; FileExistsError; ImportError that names the extra to install;
     and what TokenizedCache.open() raises.
     """
     if format not in FORMATS:
