@@ -3,8 +3,10 @@
 // Each layout has a function that says how large its arrays are and one that fills them. Which array belongs
 // to what is told by names that the field has: input_ids, attention_mask, labels, position_ids.
 //
-// Nothing is ever cut: a row that does not fit is an error. Masks go into padded rows; the other layouts have
-// no place for them, and take all tokens.
+// Rows are cut only where Padding says so; any other row that does not fit is an error. Masks go into padded
+// rows; the other layouts have no place for them, and take all tokens.
+//
+// Labels are the ids of what is learned, and kIgnoredLabel elsewhere. Padding::loss names what says so.
 //
 // Ownership: rows and arrays are borrowed for the call. The arrays must not overlap the rows or one another.
 // An array that is empty is not wanted, and not written; any other must have just the size that is stated.
@@ -16,7 +18,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include <tokcask/export.h>
@@ -37,6 +41,20 @@ struct Padding {
   std::size_t multiple_of = 1;
   // Whether labels are kIgnoredLabel for tokens of the rows that equal token_id, too.
   bool ignore_token = false;
+
+  // Of a row with more tokens than this its first so many are taken, or its last; labels, mask and spans
+  // alike. 0: all.
+  std::size_t max_tokens = 0;
+  bool keep_end = false;
+
+  // The parts of rows (parts.h) that say what is learned: a token is where all of them say so.
+  //   spans    inside of one of the spans
+  //   integer  from this index on: the tokens of a prompt; it may be beyond the end
+  //   array    as long as the ids: these are the labels, of any integer type
+  // "completion" is the integer "prompt_length" in rows that have no part of that name.
+  // Each row must have each of them, or it is an error. None: all tokens are learned. Not given: the same,
+  // but a row that has spans, or an array "labels", is an error, because it is likely that they are meant.
+  std::optional<std::span<const std::string_view>> loss = {};
 };
 
 // Padded: one row of the array for each row. All arrays are [rows, padded_columns()], row-major.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include <tokcask/collate.h>
 #include <tokcask/error.h>
@@ -14,34 +15,33 @@ namespace tokcask {
 namespace {
 
 using collate::loops;
+using collate::Row;
 
 // The sequences of `rows`, then the padding's, as visit(number, begin, row); without a row for padding.
 template <typename Visit>
-void for_each_sequence(std::span<const Tokens> rows, const FlatShape& shape, const Visit& visit) {
+void for_each_sequence(std::span<const Row> rows, const FlatShape& shape, const Visit& visit) {
   std::size_t sequence = 0;
   std::size_t begin = 0;
-  for (const Tokens& row : rows) {
-    if (row.input_ids.empty()) continue;
+  for (const Row& row : rows) {
+    if (row.ids.empty()) continue;
     visit(sequence++, begin, &row);
-    begin += row.input_ids.size();
+    begin += row.ids.size();
   }
-  for (; begin < shape.tokens; ++begin) visit(sequence++, begin, static_cast<const Tokens*>(nullptr));
+  for (; begin < shape.tokens; ++begin) visit(sequence++, begin, static_cast<const Row*>(nullptr));
 }
 
-void write_numbers(std::span<const Tokens> rows, const FlatShape& shape, const FlatArrays& out) {
-  for_each_sequence(rows, shape, [&](std::size_t sequence, std::size_t begin, const Tokens* row) {
+void write_numbers(std::span<const Row> rows, const FlatShape& shape, const FlatArrays& out) {
+  for_each_sequence(rows, shape, [&](std::size_t sequence, std::size_t begin, const Row* row) {
     if (!out.cu_seqlens.empty()) out.cu_seqlens[sequence] = static_cast<std::int32_t>(begin);
     if (!out.seq_idx.empty()) {
       std::fill_n(out.seq_idx.begin() + static_cast<std::ptrdiff_t>(begin),
-                  row == nullptr ? 1 : row->input_ids.size(), static_cast<std::int32_t>(sequence));
+                  row == nullptr ? 1 : row->ids.size(), static_cast<std::int32_t>(sequence));
     }
   });
   if (!out.cu_seqlens.empty()) out.cu_seqlens.back() = static_cast<std::int32_t>(shape.tokens);
 }
 
-}  // namespace
-
-FlatShape flat_shape(std::span<const Tokens> rows, const Padding& padding) {
+FlatShape shape_of(std::span<const Row> rows, const Padding& padding) {
   if (padding.columns != 0)
     throw Error(Errc::kInvalidArgument, "flattened rows have no columns to be padded to");
   if (padding.side == PaddingSide::kLeft) {
@@ -49,8 +49,8 @@ FlatShape flat_shape(std::span<const Tokens> rows, const Padding& padding) {
   }
   FlatShape shape;
   std::size_t tokens = 0;
-  for (const Tokens& row : rows) {
-    const std::size_t n = row.input_ids.size();
+  for (const Row& row : rows) {
+    const std::size_t n = row.ids.size();
     tokens += n;
     shape.sequences += n > 0 ? 1 : 0;
     shape.longest = std::max(shape.longest, n);
@@ -64,8 +64,16 @@ FlatShape flat_shape(std::span<const Tokens> rows, const Padding& padding) {
   return shape;
 }
 
-void flatten_rows(std::span<const Tokens> rows, const Padding& padding, const FlatArrays& out) {
-  const FlatShape shape = flat_shape(rows, padding);
+}  // namespace
+
+FlatShape flat_shape(std::span<const Tokens> rows, const Padding& padding) {
+  return shape_of(collate::taken(rows, padding), padding);
+}
+
+void flatten_rows(std::span<const Tokens> given, const Padding& padding, const FlatArrays& out) {
+  const std::vector<Row> rows = collate::taken(given, padding);
+  const FlatShape shape = shape_of(rows, padding);
+  if (!out.labels.empty()) collate::check_loss(rows, padding);
   collate::check_size("input_ids", out.input_ids.size(), 1, shape.tokens);
   collate::check_size("position_ids", out.position_ids.size(), 1, shape.tokens);
   collate::check_size("labels", out.labels.size(), 1, shape.tokens);
@@ -74,18 +82,18 @@ void flatten_rows(std::span<const Tokens> rows, const Padding& padding, const Fl
   const auto at = [](std::span<std::int64_t> array, std::size_t begin) {
     return array.empty() ? nullptr : array.data() + begin;
   };
-  for_each_sequence(rows, shape, [&](std::size_t /*sequence*/, std::size_t begin, const Tokens* row) {
+  for_each_sequence(rows, shape, [&](std::size_t /*sequence*/, std::size_t begin, const Row* row) {
     std::int64_t* const ids = at(out.input_ids, begin);
     std::int64_t* const positions = at(out.position_ids, begin);
     std::int64_t* const labels = at(out.labels, begin);
-    const std::size_t n = row == nullptr ? 1 : row->input_ids.size();
+    const std::size_t n = row == nullptr ? 1 : row->ids.size();
     if (positions != nullptr) loops().count(positions, n);
     if (row == nullptr) {
       if (ids != nullptr) *ids = padding.token_id;
       if (labels != nullptr) *labels = kIgnoredLabel;
       return;
     }
-    if (ids != nullptr) loops().widen(row->input_ids.data(), n, ids);
+    if (ids != nullptr) loops().widen(row->ids.data(), n, ids);
     if (labels != nullptr) collate::write_labels(*row, 1, padding, labels);
   });
   write_numbers(rows, shape, out);

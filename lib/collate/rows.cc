@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
 
 #include <tokcask/error.h>
 
@@ -21,7 +22,9 @@ std::size_t round_up(std::size_t n, std::size_t multiple_of) {
   return rounded;
 }
 
-void check_masks(std::span<const Tokens> rows) {
+std::vector<Row> taken(std::span<const Tokens> rows, const Padding& padding) {
+  std::vector<Row> all;
+  all.reserve(rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const std::size_t ids = rows[i].input_ids.size();
     const std::size_t mask = rows[i].attention_mask.size();
@@ -29,6 +32,122 @@ void check_masks(std::span<const Tokens> rows) {
       throw Error(
           Errc::kInvalidArgument,
           fmt::format("attention_mask of row {} has {} elements, but its input_ids has {}", i, mask, ids));
+    }
+    Row& row = all.emplace_back(rows[i].input_ids, rows[i].attention_mask, rows[i].parts, 0);
+    if (padding.max_tokens == 0 || ids <= padding.max_tokens) continue;
+    if (padding.keep_end) row.begin = ids - padding.max_tokens;
+    row.ids = row.ids.subspan(row.begin, padding.max_tokens);
+    if (mask != 0) row.mask = row.mask.subspan(row.begin, padding.max_tokens);
+  }
+  return all;
+}
+
+namespace {
+
+std::string names_of(const PartList& parts) {
+  std::string names;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", parts[i].name);
+  }
+  return names.empty() ? "none" : names;
+}
+
+bool is_integer(ElementType type) { return type != ElementType::kFloat16 && type != ElementType::kFloat32; }
+
+// The name of the part that is meant.
+std::string_view meant(const PartList& parts, std::string_view name) {
+  if (name != "completion" || parts.spans(name) || parts.integer(name) || parts.array(name)) return name;
+  return "prompt_length";
+}
+
+void check_has(const PartList& parts, std::string_view asked, std::size_t i) {
+  const std::string_view name = meant(parts, asked);
+  if (parts.spans(name) || parts.integer(name)) return;
+  const auto array = parts.array(name);
+  if (!array) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("row {} has no part \"{}\", by which the loss is to go; it has {}", i, asked,
+                            names_of(parts)));
+  }
+  if (!is_integer(array->type)) {
+    throw Error(Errc::kInvalidArgument,
+                fmt::format("\"{}\" of row {} holds no integers, so it cannot be labels", name, i));
+  }
+}
+
+template <typename T>
+void copy_elements(std::span<const std::byte> bytes, std::size_t first, std::size_t n, std::int64_t* to) {
+  const T* const from = reinterpret_cast<const T*>(bytes.data()) + first;
+  std::copy_n(from, n, to);
+}
+
+// Its elements from `first` on.
+void write_array(const ArrayView& array, std::size_t first, std::size_t n, std::int64_t* to) {
+  switch (array.type) {
+    case ElementType::kInt8:
+      return copy_elements<std::int8_t>(array.bytes, first, n, to);
+    case ElementType::kUint8:
+      return copy_elements<std::uint8_t>(array.bytes, first, n, to);
+    case ElementType::kInt16:
+      return copy_elements<std::int16_t>(array.bytes, first, n, to);
+    case ElementType::kInt32:
+      return copy_elements<std::int32_t>(array.bytes, first, n, to);
+    case ElementType::kInt64:
+      return copy_elements<std::int64_t>(array.bytes, first, n, to);
+    case ElementType::kFloat16:
+    case ElementType::kFloat32:
+      break;  // refused by check_has()
+  }
+}
+
+// Ignores what none of the spans holds.
+void ignore_outside(std::span<const Span> spans, const Row& row, std::int64_t* to) {
+  const std::size_t end = row.begin + row.ids.size();
+  std::size_t from = row.begin;
+  for (const Span& span : spans) {
+    const std::size_t begin = std::clamp<std::size_t>(span.begin, from, end);
+    loops().fill(to + (from - row.begin), begin - from, kIgnoredLabel);
+    from = std::clamp<std::size_t>(span.end, begin, end);
+  }
+  loops().fill(to + (from - row.begin), end - from, kIgnoredLabel);
+}
+
+void apply(std::string_view asked, const Row& row, std::int64_t* to) {
+  const std::string_view name = meant(row.parts, asked);
+  if (const auto spans = row.parts.spans(name)) return ignore_outside(*spans, row, to);
+  if (const auto prompt = row.parts.integer(name)) {
+    const auto first = static_cast<std::size_t>(std::max<std::int64_t>(*prompt, 0));
+    if (first > row.begin) loops().fill(to, std::min(first - row.begin, row.ids.size()), kIgnoredLabel);
+  }
+}
+
+}  // namespace
+
+void check_loss(std::span<const Row> rows, const Padding& padding) {
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const PartList& parts = rows[i].parts;
+    if (padding.loss) {
+      for (const std::string_view name : *padding.loss) {
+        check_has(parts, name, i);
+        const auto array = parts.array(name);
+        if (array && array->size() < rows[i].begin + rows[i].ids.size()) {
+          throw Error(Errc::kInvalidArgument,
+                      fmt::format("\"{}\" of row {} has {} elements, but its input_ids has more", name, i,
+                                  array->size()));
+        }
+      }
+      continue;
+    }
+    for (std::size_t k = 0; k < parts.size(); ++k) {
+      const Part part = parts[k];
+      if (part.kind != PartKind::kSpans && !(part.kind == PartKind::kArray && part.name == "labels"))
+        continue;
+      throw Error(
+          Errc::kInvalidArgument,
+          fmt::format(
+              "row {} has parts that may decide what is learned ({}); name those that do as the loss, "
+              "or choose all tokens",
+              i, names_of(parts)));
     }
   }
 }
@@ -42,25 +161,30 @@ void check_size(const char* name, std::size_t size, std::size_t rows, std::size_
   }
 }
 
-void fetch_ahead(const Tokens& row) noexcept {
+void fetch_ahead(const Row& row) noexcept {
   constexpr std::size_t kLineIds = 64 / sizeof(std::int32_t);
   constexpr int kToRead = 0;
   constexpr int kIntoSecondLevel = 2;
-  const std::int32_t* const ids = row.input_ids.data();
-  for (std::size_t at = 0; at < row.input_ids.size(); at += kLineIds) {
+  const std::int32_t* const ids = row.ids.data();
+  for (std::size_t at = 0; at < row.ids.size(); at += kLineIds) {
     __builtin_prefetch(ids + at, kToRead, kIntoSecondLevel);
   }
 }
 
-void write_labels(const Tokens& row, std::size_t ignored, const Padding& padding, std::int64_t* to) {
-  const std::size_t first = std::min(ignored, row.input_ids.size());
-  const std::span<const std::int32_t> ids = row.input_ids.subspan(first);
-  loops().fill(to, first, kIgnoredLabel);
+void write_labels(const Row& row, std::size_t ignored, const Padding& padding, std::int64_t* to) {
   if (padding.ignore_token) {
-    loops().widen_except(ids.data(), ids.size(), to + first, padding.token_id, kIgnoredLabel);
+    loops().widen_except(row.ids.data(), row.ids.size(), to, padding.token_id, kIgnoredLabel);
   } else {
-    loops().widen(ids.data(), ids.size(), to + first);
+    loops().widen(row.ids.data(), row.ids.size(), to);
   }
+  if (padding.loss) {
+    for (const std::string_view name : *padding.loss) {
+      if (const auto array = row.parts.spans(name) ? std::nullopt : row.parts.array(name))
+        write_array(*array, row.begin, row.ids.size(), to);
+    }
+    for (const std::string_view name : *padding.loss) apply(name, row, to);
+  }
+  loops().fill(to, std::min(ignored, row.ids.size()), kIgnoredLabel);
 }
 
 }  // namespace tokcask::collate

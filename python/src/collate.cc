@@ -97,14 +97,15 @@ const std::vector<std::size_t>& groups_of(const Rows& rows) {
   return *rows.group_ends();
 }
 
-std::size_t columns(const Rows& rows, const Padding& padding) {
+std::size_t columns(const Rows& rows, const OwnedPadding& owned) {
+  const Padding& padding = owned.padding;
   if (const auto* ends = rows.group_ends()) return packed_columns(rows.tokens(), *ends, padding);
   return padded_columns(rows.tokens(), padding);
 }
 
-void pad(const Rows& rows, const Padding& padding, nb::handle input_ids, nb::handle attention_mask,
+void pad(const Rows& rows, const OwnedPadding& owned, nb::handle input_ids, nb::handle attention_mask,
          nb::handle labels) {
-  if (!labels.is_none()) rows.check_no_labels();
+  const Padding& padding = owned.padding;
   const std::vector<std::size_t> shape{rows.tokens().size(), padded_columns(rows.tokens(), padding)};
   const Output64 ids(input_ids, "input_ids", shape);
   const Output64 mask(attention_mask, "attention_mask", shape);
@@ -114,9 +115,9 @@ void pad(const Rows& rows, const Padding& padding, nb::handle input_ids, nb::han
            {.input_ids = ids.span(), .attention_mask = mask.span(), .labels = own_labels.span()});
 }
 
-void pad_groups(const Rows& rows, const Padding& padding, nb::handle input_ids, nb::handle position_ids,
+void pad_groups(const Rows& rows, const OwnedPadding& owned, nb::handle input_ids, nb::handle position_ids,
                 nb::handle labels) {
-  if (!labels.is_none()) rows.check_no_labels();
+  const Padding& padding = owned.padding;
   const std::vector<std::size_t>& ends = groups_of(rows);
   const std::vector<std::size_t> shape{ends.size(), packed_columns(rows.tokens(), ends, padding)};
   const Output64 ids(input_ids, "input_ids", shape);
@@ -127,9 +128,9 @@ void pad_groups(const Rows& rows, const Padding& padding, nb::handle input_ids, 
              {.input_ids = ids.span(), .position_ids = positions.span(), .labels = own_labels.span()});
 }
 
-void flatten(const Rows& rows, const Padding& padding, nb::handle input_ids, nb::handle position_ids,
+void flatten(const Rows& rows, const OwnedPadding& owned, nb::handle input_ids, nb::handle position_ids,
              nb::handle labels, nb::handle cu_seqlens, nb::handle seq_idx) {
-  if (!labels.is_none()) rows.check_no_labels();
+  const Padding& padding = owned.padding;
   const FlatShape flat = flat_shape(rows.tokens(), padding);
   const std::vector<std::size_t> shape{1, flat.tokens};
   const Output64 ids(input_ids, "input_ids", shape);
@@ -194,8 +195,7 @@ void Rows::add(nb::handle row, const Place& place) {
   if (!row.type().is(cached_tokens_) || !nb::inst_ready(row)) return add_other(row, place);
   const CachedTokens& tokens = *nb::inst_ptr<const CachedTokens>(row);
   if (const TokenView* view = tokens.view()) {
-    tokens_.push_back({.input_ids = view->input_ids()});
-    if (!view->mask_is_all_ones()) tokens_.back().attention_mask = view->attention_mask();
+    tokens_.push_back(view->tokens());
   } else {
     tokens_.push_back(converted_.emplace_back(tokens, " of " + place.text()).tokens());
   }
@@ -207,28 +207,39 @@ void Rows::add_other(nb::handle row, const Place& place) {
   }
   const std::string whose = " of " + place.text();
   CachedTokens::Given given{.input_ids = nb::borrow(row), .attention_mask = nb::none()};
+  nb::object labels;
   if (is_mapping(row)) {
     given.input_ids = find(row, "input_ids");
     if (!given.input_ids.is_valid()) throw nb::value_error((place.text() + " has no input_ids").c_str());
     if (nb::object mask = find(row, "attention_mask"); mask.is_valid())
       given.attention_mask = std::move(mask);
-    if (with_labels_.empty() && find(row, "labels").is_valid()) with_labels_ = place.text();
+    labels = find(row, "labels");
   }
   given.input_ids = as_array(given.input_ids, "input_ids", whose);
   if (!given.attention_mask.is_none()) {
     given.attention_mask = as_array(given.attention_mask, "attention_mask", whose);
   }
+  if (labels.is_valid() && !labels.is_none()) {
+    try {
+      given.parts =
+          to_parts(given.input_ids, as_array(labels, "labels", whose), nb::none(), nb::none(), nb::none());
+    } catch (const nb::builtin_exception& error) {
+      throw nb::value_error(fmt::format("{}: {}", place.text(), error.what()).c_str());
+    }
+  }
   const CachedTokens tokens(std::move(given));
   tokens_.push_back(converted_.emplace_back(tokens, whose).tokens());
 }
 
-void Rows::pack(std::size_t capacity) {
+void Rows::pack(std::size_t capacity, const Padding& padding) {
   if (group_ends_) throw nb::value_error("rows that are grouped already cannot be packed");
   std::vector<std::uint32_t> lengths;
   lengths.reserve(tokens_.size());
   for (const Tokens& row : tokens_) {
     // No array of int32 in memory is longer than the most that is told here, which no bin holds then.
-    lengths.push_back(static_cast<std::uint32_t>(std::min<std::size_t>(row.input_ids.size(), UINT32_MAX)));
+    const std::size_t most = padding.max_tokens == 0 ? UINT32_MAX : padding.max_tokens;
+    lengths.push_back(
+        static_cast<std::uint32_t>(std::min({row.input_ids.size(), most, std::size_t{UINT32_MAX}})));
   }
   Packing packing = pack_best_fit_decreasing(lengths, capacity);
   std::vector<Tokens> packed;
@@ -238,28 +249,32 @@ void Rows::pack(std::size_t capacity) {
   group_ends_ = std::move(packing.bin_ends);
 }
 
-void Rows::check_no_labels() const {
-  if (with_labels_.empty()) return;
-  throw nb::value_error(fmt::format("{} has labels of its own, but labels are made from input_ids here; with "
-                                    "labels=False they can be made elsewhere",
-                                    with_labels_)
-                            .c_str());
-}
-
 void bind_collate(nb::module_& module) {
-  nb::class_<Padding>(module, "Padding", nb::is_final(), "How rows are padded.")
+  nb::class_<OwnedPadding>(module, "Padding", nb::is_final(), "How rows are padded, cut and learned.")
       .def(
           "__init__",
-          [](Padding* self, std::int64_t token_id, bool left, std::size_t columns, std::size_t multiple_of,
-             bool ignore_token) {
-            new (self) Padding{.token_id = token_id,
-                               .side = left ? PaddingSide::kLeft : PaddingSide::kRight,
-                               .columns = columns,
-                               .multiple_of = multiple_of,
-                               .ignore_token = ignore_token};
+          [](OwnedPadding* self, std::int64_t token_id, bool left, std::size_t columns,
+             std::size_t multiple_of, bool ignore_token, std::size_t max_tokens, bool keep_end,
+             nb::handle loss) {
+            new (self) OwnedPadding{.padding = {.token_id = token_id,
+                                                .side = left ? PaddingSide::kLeft : PaddingSide::kRight,
+                                                .columns = columns,
+                                                .multiple_of = multiple_of,
+                                                .ignore_token = ignore_token,
+                                                .max_tokens = max_tokens,
+                                                .keep_end = keep_end}};
+            if (loss.is_none()) return;
+            for (const nb::handle name : loss) self->names.emplace_back(to_text(name, "loss"));
+            self->views.assign(self->names.begin(), self->names.end());
+            self->padding.loss = self->views;
           },
           nb::arg("token_id") = 0, nb::arg("left") = false, nb::arg("columns") = 0,
-          nb::arg("multiple_of") = 1, nb::arg("ignore_token") = false);
+          nb::arg("multiple_of") = 1, nb::arg("ignore_token") = false, nb::arg("max_tokens") = 0,
+          nb::arg("keep_end") = false, nb::arg("loss") = nb::none(),
+          nb::sig("def __init__(self, token_id: int = 0, left: bool = False, columns: int = 0, multiple_of: "
+                  "int = 1, "
+                  "ignore_token: bool = False, max_tokens: int = 0, keep_end: bool = False, "
+                  "loss: collections.abc.Sequence[str] | None = None) -> None"));
 
   nb::class_<Rows> rows(module, "Rows", nb::is_final(),
                         "Rows, or groups of rows, on their way into a batch.");
@@ -273,12 +288,17 @@ void bind_collate(nb::module_& module) {
             return {};
           },
           "How many groups; None for rows without.")
-      .def("pack", &Rows::pack, nb::arg("capacity"), "Groups the rows by best fit decreasing.")
+      .def(
+          "pack",
+          [](Rows& self, std::size_t capacity, const OwnedPadding& owned) {
+            self.pack(capacity, owned.padding);
+          },
+          nb::arg("capacity"), nb::arg("padding"), "Groups the rows by best fit decreasing.")
       .def("columns", columns, nb::arg("padding"), "Tokens in a row, or group, of the batch.")
       .def(
           "flat_shape",
-          [](const Rows& self, const Padding& padding) {
-            const FlatShape shape = flat_shape(self.tokens(), padding);
+          [](const Rows& self, const OwnedPadding& owned) {
+            const FlatShape shape = flat_shape(self.tokens(), owned.padding);
             return nb::make_tuple(shape.tokens, shape.sequences, shape.longest);
           },
           nb::arg("padding"), nb::sig("def flat_shape(self, padding: Padding) -> tuple[int, int, int]"),

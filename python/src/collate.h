@@ -16,6 +16,13 @@ namespace tokcask::python {
 
 namespace nb = nanobind;
 
+// How rows are padded, with the names that it refers to.
+struct OwnedPadding {
+  Padding padding;
+  std::vector<std::string> names = {};
+  std::vector<std::string_view> views = {};
+};
+
 // Rows that stay as they are for as long as this lives, which holds on to what was given. Made and dropped
 // with the GIL, read without.
 class Rows {
@@ -31,10 +38,7 @@ class Rows {
     return group_ends_ ? &*group_ends_ : nullptr;
   }
   // Groups rows that have none by best fit decreasing.
-  void pack(std::size_t capacity);
-
-  // ValueError where a row came with labels, which would be lost.
-  void check_no_labels() const;
+  void pack(std::size_t capacity, const Padding& padding);
 
  private:
   // Where a row was found, for messages.
@@ -52,7 +56,6 @@ class Rows {
   std::vector<nb::tuple> owners_;
   std::vector<CheckedTokens> converted_;
   std::optional<std::vector<std::size_t>> group_ends_;
-  std::string with_labels_;  // the first such row, or empty
 };
 
 void bind_collate(nb::module_& module);

@@ -13,11 +13,16 @@
 #include <span>
 #include <vector>
 
+#include <tokcask/parts.h>
+
 namespace tokcask::python {
 
 // A read-only 1-D array of int32 over `values`. Keeps `owner` alive, which may be null for memory that lives
 // as long as the process. Imports numpy if need be; needs the GIL.
 [[nodiscard]] nanobind::object read_only_array(std::span<const std::int32_t> values, nanobind::handle owner);
+
+// The same of an array of an entry.
+[[nodiscard]] nanobind::object read_only_array(const ArrayView& values, nanobind::handle owner);
 
 // A 1-D array that owns a copy of `numbers`, converted to T.
 template <typename T, typename Numbers>

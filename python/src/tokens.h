@@ -11,6 +11,8 @@
 
 #include <tokcask/tokens.h>
 
+#include "parts.h"
+
 namespace tokcask::python {
 
 namespace nb = nanobind;
@@ -22,12 +24,17 @@ class CachedTokens {
   struct Given {
     nb::object input_ids;       // numpy array of whatever dtype and shape
     nb::object attention_mask;  // the same, or None for all ones
+    OwnedParts parts = {};
   };
 
   explicit CachedTokens(TokenView view) : value_(std::move(view)) {}
   explicit CachedTokens(Given given) : value_(std::move(given)) {}
 
   [[nodiscard]] const TokenView* view() const noexcept { return std::get_if<TokenView>(&value_); }
+  [[nodiscard]] const PartList& parts() const noexcept {
+    const TokenView* const found = view();
+    return found != nullptr ? found->parts() : given()->parts.list;
+  }
   [[nodiscard]] const Given* given() const noexcept { return std::get_if<Given>(&value_); }
 
  private:
@@ -48,6 +55,7 @@ class CheckedTokens {
  private:
   Tokens tokens_;
   std::optional<TokenView> view_;
+  std::shared_ptr<Parts> parts_;
   Int32Array input_ids_;
   Int32Array attention_mask_;
 };

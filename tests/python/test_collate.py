@@ -348,7 +348,12 @@ def test_rows_without_tokens(rows: Any) -> None:
         ([[[1]], 5], {}, TypeError, "item 1 of rows is int, but those before are groups"),
         ([[[1]], [[2], [2.5]]], {}, ValueError, "input_ids of row 1 of group 1 must hold integers"),
         ([[1], {"labels": [1]}], {}, ValueError, "row 1 has no input_ids"),
-        ([[1], {"input_ids": [1], "labels": [1]}], {}, ValueError, "row 1 has labels of its own"),
+        (
+            [[1], {"input_ids": [1], "labels": [1]}],
+            {},
+            ValueError,
+            'row 1 has parts that may decide what is learned ."labels".',
+        ),
         ([{"input_ids": [1, 2], "attention_mask": [1]}], {}, ValueError, "attention_mask of row 0 has 1"),
         (
             lambda: [CachedTokens([1]), CachedTokens([1, 2], [1])],

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -32,6 +32,8 @@ class _Options(TypedDict, total=False):
     ignore_pad_token: bool
     padding_free: bool
     packing: int | None
+    truncation: Literal["keep_start", "keep_end"] | None
+    loss: str | Sequence[str] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,11 @@ class Collator:
     """Whether rows are laid one after another instead of padded."""
     packing: int | None = None
     """Put as many rows together as fit into so many tokens."""
+    truncation: Literal["keep_start", "keep_end"] | None = None
+    """Which end of a row that is longer than max_length, or packing, stays; None: such a row is an error."""
+    loss: str | Sequence[str] | None = None
+    """What is learned, by names of parts: "completion", "assistant", "labels", or names of the rows' own. With several, a
+    token is learned where all say so. "all": every token. None: every token, and an error for rows that have such parts."""
 
     def __post_init__(self) -> None:
         if not -(2**63) <= operator.index(self.pad_token_id) < 2**63:
@@ -72,8 +79,29 @@ class Collator:
                 raise ValueError(f"{name} is {value}; it must be at least 1, or None")
         if self.packing is not None and (self.max_length is not None or self.padding_free):
             raise ValueError("packing pads to its own length; it excludes max_length and padding_free")
-        if self.padding_free and (self.max_length is not None or self.padding_side == "left"):
-            raise ValueError("padding_free excludes max_length and padding_side='left'")
+        if self.truncation not in (None, "keep_start", "keep_end"):
+            raise ValueError(
+                f"truncation is {self.truncation!r}; it must be 'keep_start', 'keep_end' or None"
+            )
+        if self.truncation is not None and self.max_length is None and self.packing is None:
+            raise ValueError("truncation needs max_length or packing, which say to how many tokens")
+        if self.padding_free and self.padding_side == "left":
+            raise ValueError("padding_free excludes padding_side='left'")
+        if self.padding_free and self.max_length is not None and self.truncation is None:
+            raise ValueError("padding_free pads nothing, so max_length needs truncation; or leave it out")
+        if not isinstance(self.loss, (str, type(None))):
+            object.__setattr__(self, "loss", tuple(self.loss))
+        names = self._loss_names()
+        if names is not None and not all(isinstance(name, str) for name in names):
+            raise TypeError(f"loss is {self.loss!r}; it must be names of parts")
+        if names is not None and len(names) > 1 and "all" in names:
+            raise ValueError("loss has 'all' beside other names; 'all' is every token")
+
+    def _loss_names(self) -> list[str] | None:
+        if self.loss is None:
+            return None
+        names = [self.loss] if isinstance(self.loss, str) else list(self.loss)
+        return [] if names == ["all"] else names
 
     def __call__(self, rows: Iterable[Any], *, out: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The batch of the rows; see collate()."""
@@ -85,14 +113,17 @@ class Collator:
         padding = _core.Padding(
             self.pad_token_id,
             self.padding_side == "left",
-            self.packing or self.max_length or 0,
+            0 if self.padding_free else self.packing or self.max_length or 0,
             self.pad_to_multiple_of or 1,
             self.ignore_pad_token,
+            (self.max_length or self.packing or 0) if self.truncation else 0,
+            self.truncation == "keep_end",
+            self._loss_names(),
         )
         if self.padding_free:
             return self._flattened(given, padding, out)
         if self.packing is not None:
-            given.pack(self.packing)
+            given.pack(self.packing, padding)
             if given.groups == 0:
                 raise ValueError(_NO_TOKENS)
         return self._padded(given, padding, out)
@@ -164,13 +195,20 @@ def collate(
     ignore_pad_token: bool = False,
     padding_free: bool = False,
     packing: int | None = None,
+    truncation: Literal["keep_start", "keep_end"] | None = None,
+    loss: str | Sequence[str] | None = None,
     out: Mapping[str, Any] | None = None,
 ) -> Collator | dict[str, Any]:
     """Makes one batch of int64 tensors out of rows of tokens. Without rows, a Collator for a DataLoader.
 
     A row is a CachedTokens, of which nothing is copied but into the batch; a mapping with "input_ids" and
-    perhaps "attention_mask"; or any 1-D sequence or array of integers. Nothing is ever cut: a row that does not
-    fit is a ValueError, which names it. The rows are not needed any more when the batch is made.
+    perhaps "attention_mask" and "labels"; or any 1-D sequence or array of integers. A row that does not fit is a
+    ValueError, which names it; with truncation it is cut, and its labels, mask and spans with it. The rows are not
+    needed any more when the batch is made.
+
+    labels are the ids of what is learned and -100 elsewhere, in every layout. `loss` names what is learned: "all",
+    "completion" (the spans of that name, or what follows the first scalars["prompt_length"] tokens), "assistant",
+    "labels" (spans or an array), or other spans of the rows. Of several names all must agree, as in TRL.
 
     Padded, the default: input_ids, attention_mask (the row's; 0 where padded) and labels (the ids; -100 where
     padded), each [rows, tokens].
@@ -204,6 +242,8 @@ def collate(
         ignore_pad_token=ignore_pad_token,
         padding_free=padding_free,
         packing=packing,
+        truncation=truncation,
+        loss=loss,
     )
     if rows is not None:
         return collator(rows, out=out)
