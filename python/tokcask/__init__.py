@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         merge,
         section_id,
     )
+    from tokcask._cached import cached
     from tokcask._encoding import BatchTokenizer
     from tokcask._errors import (
         BusyError,
@@ -58,6 +59,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "cached",
     "export_tokens",
     "import_tokens",
     "key_for",
@@ -80,6 +82,7 @@ _HOMES = {
         "merge",
         "section_id",
     ),
+    "tokcask._cached": ("cached",),
     "tokcask._encoding": ("BatchTokenizer",),
     "tokcask._errors": (
         "BusyError",

@@ -60,6 +60,13 @@ def identity_of(tokenizer: Any, memory: Any) -> str:
     return _sha256_of_other(tokenizer)
 
 
+def identity_with(backend: Any, recipe: dict[str, Any], memory: Any) -> str:
+    """identity_of() a tokenizers.Tokenizer whose caller adds something to it, e.g. truncation on the left."""
+    if getattr(backend, "encode_special_tokens", False):
+        recipe = {**recipe, "split_special_tokens": True}
+    return _sha256(backend, recipe, memory)
+
+
 def _sha256_of_other(tokenizer: Any) -> str:
     refusal = (
         f"the content of a {type(tokenizer).__name__} cannot be identified: it is of no kind that tokcask knows; "
@@ -79,17 +86,6 @@ def _sha256_of_other(tokenizer: Any) -> str:
             "pass a tokenizer whose sha256 is 64 lower-case hexadecimal digits"
         )
     return sha
-
-
-def cuts_to_prefix(tokenizer: Any) -> bool:
-    """Whether a text that is cut by the tokenizer has the first ids of the whole text, by what it is made of."""
-    if is_batch_tokenizer(tokenizer):
-        return bool(getattr(tokenizer, "traits", (False, False))[1])
-    return (
-        calls_only_its_backend(tokenizer)
-        and tokenizer.truncation_side == "right"
-        and _adds_nothing_after(tokenizer.backend_tokenizer.post_processor)
-    )
 
 
 def sha256_of_file_tokenizer(backend: Any, truncation_side: str) -> str:

@@ -42,6 +42,13 @@ def test_trl_sft(tmp_path: pathlib.Path, run: Run) -> None:
     assert run("trl_sft", tmp_path / "store")["losses"] == plain
 
 
+def test_trl_dpo(tmp_path: pathlib.Path, run: Run) -> None:
+    plain = run("trl_dpo", tmp_path / "store", "--plain")["losses"]
+    assert len(plain) == 10
+    assert run("trl_dpo", tmp_path / "store")["losses"] == plain
+    assert run("trl_dpo", tmp_path / "store")["losses"] == plain
+
+
 def test_transformers_trainer(tmp_path: pathlib.Path, run: Run) -> None:
     first = run("transformers_trainer", tmp_path / "store")
     again = run("transformers_trainer", tmp_path / "store", "--native")
