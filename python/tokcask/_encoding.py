@@ -20,7 +20,7 @@ from tokcask._identity import truncation_traits
 NO_LENGTH = 2**31 - 1
 """The sequence length under which whole sequences are stored."""
 LOSS_MASK = ":tokcask-loss-mask"
-"""How the tokenizer part of a key ends whose entry has a loss mask in the place of its attention mask."""
+"""How the tokenizer part of a key ends whose entry says what is learned of it."""
 
 
 @runtime_checkable
@@ -79,7 +79,7 @@ class Recipe:
     cut: Literal["tokenizer", "keep_start", "keep_end"] = "tokenizer"
     """By the tokenizer, which may keep a special token at the end; or all is tokenized first."""
     assistant_mask: bool = False
-    """The attention mask holds which tokens are the assistant's."""
+    """Spans "assistant" hold which tokens are the assistant's."""
 
     def shorten(self, values: Any) -> Any:
         return values[-self.length :] if self.cut == "keep_end" else values[: self.length]
@@ -194,7 +194,8 @@ class Encoder:
                 "a conversation has no tokens of the assistant; the chat template may lack {% generation %}: "
                 f"{section.text[:200]!r}"
             )
-        return self._cut(made["input_ids"], mask)
+        ids = as_int32(np.asarray(made["input_ids"]).reshape(-1), "input_ids").copy()
+        return CachedTokens(_read_only(ids), spans={"assistant": _spans_of(mask)})
 
     @contextlib.contextmanager
     def _callable(self) -> Iterator[Any]:
@@ -215,6 +216,13 @@ class Encoder:
 
         mask = None if attention_mask is None else array(attention_mask, "attention_mask")
         return CachedTokens(array(input_ids, "input_ids"), mask)
+
+
+def _spans_of(mask: Any) -> Any:
+    """Where a mask is not 0, as pairs [spans, 2]."""
+    learned = np.asarray(mask).reshape(-1) != 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], learned, [False]]).astype(np.int8)))
+    return edges.reshape(-1, 2)
 
 
 def _copied(tokenizer: Any) -> Any:

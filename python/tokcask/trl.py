@@ -33,7 +33,6 @@ from tokcask._adapters import adapted
 from tokcask._core import CachedTokens, TokenizedCache
 from tokcask._encoding import NO_LENGTH, Recipe
 from tokcask._filling import chunks
-from tokcask._identity import cuts_to_prefix
 from tokcask._progress import Progress
 from tokcask._rows import (
     Filler,
@@ -128,8 +127,12 @@ def sft_dataset(
             f"truncation_mode must be 'keep_start' or 'keep_end', not {settings.truncation_mode!r}"
         )
     tokenizer = adapted(tokenizer)
-    recipe = _recipe(tokenizer, settings)
-    masked = recipe.assistant_mask
+    masked = settings.assistant_only_loss
+    # Whole sequences are stored and cut when they are read: one entry serves all lengths and both sides.
+    recipe = Recipe(NO_LENGTH, assistant_mask=masked)
+    cut = None
+    if settings.max_length is not None:
+        cut = (length_of(settings.max_length), settings.truncation_mode == "keep_end")
     template = _training_template(tokenizer) if masked else None
     given_rows = indexable(rows)
     if formatting_func is not None:
@@ -142,7 +145,7 @@ def sft_dataset(
 
     def took(part: Mapping[str, CachedTokens]) -> None:
         for section, tokens in part.items():
-            learned[section] = bool(tokens.attention_mask.any() if masked else len(tokens.input_ids))
+            learned[section] = _learns(tokens, masked, cut)
 
     with TokenizedCache.open(root, max_bytes=max_bytes) as cache:
         filler = Filler(tokenizer, recipe, cache)
@@ -152,6 +155,7 @@ def sft_dataset(
         keys = (filler.key(ids[place]) for place in kept)
         # While the cache is open, so that nothing is evicted in between.
         dataset = SFTDataset(root, keys, missing=maker, allow_empty=allow_empty, _masked=masked)
+        dataset._cut = cut
     dataset.stats = stats
     _log.info(
         "%s: %d rows, %d of them from the store; %d have nothing to learn and are left out",
@@ -213,18 +217,20 @@ def trainer_args(args: Any) -> Any:
     return made
 
 
-def _recipe(tokenizer: Any, settings: _Settings) -> Recipe:
-    length: int
-    cut: Any
-    if settings.max_length is None:
-        length, cut = NO_LENGTH, "keep_start"  # nothing is cut
-    else:
-        length, cut = length_of(settings.max_length), settings.truncation_mode
-    if settings.assistant_only_loss:
-        return Recipe(length, cut, assistant_mask=True)
-    # Where the tokenizer's own cut is the same, entries are shared with pretokenize_rows().
-    own = cut == "keep_start" and (settings.max_length is None or cuts_to_prefix(tokenizer))
-    return Recipe(length, "tokenizer" if own else cut)
+def _taken(length: int, cut: tuple[int, bool] | None) -> slice:
+    """What of so many tokens is left when they are cut to a length, from the beginning or (True) from the end."""
+    if cut is None or length <= cut[0]:
+        return slice(0, length)
+    return slice(length - cut[0], length) if cut[1] else slice(0, cut[0])
+
+
+def _learns(tokens: CachedTokens, masked: bool, cut: tuple[int, bool] | None) -> bool:
+    """Whether anything is learned of them."""
+    taken = _taken(len(tokens.input_ids), cut)
+    if not masked:
+        return taken.stop > taken.start
+    spans = tokens.spans["assistant"]
+    return bool(((spans[:, 0] < taken.stop) & (spans[:, 1] > taken.start)).any())
 
 
 def _training_template(tokenizer: Any) -> str | None:
@@ -269,6 +275,26 @@ class SFTDataset(TokenDataset):
     """
 
     column_names = ("input_ids", "labels")  # what TRL looks at
+    _cut: tuple[int, bool] | None = None
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each item, as it is cut; 0 for one without an entry. A new array."""
+        lengths = super().lengths
+        return lengths if self._cut is None else np.minimum(lengths, self._cut[0]).astype(lengths.dtype)
+
+    def lengths_with_made(self) -> NDArray[np.int32]:
+        """`lengths`, with those of items that have no entry and are made again. Makes each of them once."""
+        lengths = super().lengths_with_made()
+        return lengths if self._cut is None else np.minimum(lengths, self._cut[0]).astype(lengths.dtype)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the keys in their order and of how items are cut, 32 hexadecimal digits."""
+        return hashlib.sha256(f"{super().fingerprint} {self._cut} {self._masked}".encode()).hexdigest()[:32]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (super().__reduce__(), self._cut)
 
     def __getitem__(self, index: SupportsIndex) -> Any:
         return self._row(super().__getitem__(index))
@@ -278,8 +304,13 @@ class SFTDataset(TokenDataset):
         return [self._row(tokens) for tokens in super().__getitems__(indices)]
 
     def _row(self, tokens: CachedTokens) -> dict[str, NDArray[np.int64]]:
-        input_ids = tokens.input_ids.astype(np.int64)
-        labels = np.where(tokens.attention_mask, input_ids, -100) if self._masked else input_ids.copy()
+        taken = _taken(len(tokens.input_ids), self._cut)
+        input_ids = tokens.input_ids[taken].astype(np.int64)
+        if not self._masked:
+            return {"input_ids": input_ids, "labels": input_ids.copy()}
+        labels = np.full_like(input_ids, -100)
+        for begin, end in np.clip(tokens.spans["assistant"] - taken.start, 0, len(input_ids)).tolist():
+            labels[begin:end] = input_ids[begin:end]
         return {"input_ids": input_ids, "labels": labels}
 
     def to_hf(self, directory: str | os.PathLike[str] | None = None) -> Any:
@@ -296,7 +327,7 @@ class SFTDataset(TokenDataset):
         if directory is None:
             directory = tempfile.mkdtemp(prefix="tokcask-")
             atexit.register(_remove, directory, os.getpid())
-        identity = hashlib.sha256(f"{self.fingerprint} {self._masked}".encode()).hexdigest()[:32]
+        identity = self.fingerprint
         file = pathlib.Path(directory) / f"tokcask-{identity}.arrow"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -327,6 +358,13 @@ class SFTDataset(TokenDataset):
 
     def __repr__(self) -> str:
         return f"<tokcask.trl.SFTDataset {self.root!r}: {len(self)} items>"
+
+
+def _reopened(made: tuple[Any, tuple[Any, ...]], cut: tuple[int, bool] | None) -> SFTDataset:
+    function, arguments = made
+    dataset: SFTDataset = function(*arguments)
+    dataset._cut = cut
+    return dataset
 
 
 def _list_array(rows: list[NDArray[Any]], kind: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from tokcask import TokenizedCache, pretokenize_rows
+from tokcask.torch import collate
 from tokcask.trl import SFTDataset, sft_dataset
 from trl import SFTConfig, SFTTrainer
 
@@ -184,6 +185,44 @@ def test_the_same_losses(tmp_path: pathlib.Path, tokenizer: Any, case: str) -> N
     workers = {"dataloader_num_workers": 2}
     assert losses(trainer(tmp_path, tokenizer, ours.to_hf(), prepared=True, **options, **workers)) == expected
     assert losses(trainer(tmp_path, tokenizer, other.to_hf(), prepared=True, **options)) != expected
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_entry_serves_all_lengths_and_both_sides(
+    tmp_path: pathlib.Path, tokenizer: Any, masked: bool
+) -> None:
+    rows: Any = text_rows()
+    if masked:
+        rows, tokenizer = chat_rows(), with_template(tokenizer, MARKED_TEMPLATE)
+    settings = [
+        (24, "keep_start"),
+        (24, "keep_end"),
+        (9, "keep_end"),
+        (None, "keep_start"),
+        (300, "keep_start"),
+    ]
+    for number, (length, mode) in enumerate(settings):
+        ours = sft_dataset(
+            tmp_path / "store",
+            rows,
+            tokenizer=tokenizer,
+            max_length=length,
+            truncation_mode=mode,  # type: ignore[arg-type]
+            assistant_only_loss=masked,
+        )
+        assert ours.stats is not None
+        assert (ours.stats.cache_misses == 0) == (number > 0)
+        options = {"max_length": length, "truncation_mode": mode, "assistant_only_loss": masked}
+        theirs = trainer(
+            tmp_path, tokenizer, datasets.Dataset.from_list(rows), prepared=False, **options
+        ).train_dataset
+        assert rows_of(ours) == rows_of(theirs)
+        assert rows_of(pickle.loads(pickle.dumps(ours))) == rows_of(theirs)
+        assert rows_of(ours.to_hf()) == rows_of(theirs)
+        assert ours.lengths.tolist() == [len(ids) for ids, _ in rows_of(theirs)]
+        if masked:
+            loss = collate([ours[0], ours[1]], loss="labels")["labels"]
+            assert loss[0, : len(ours[0]["labels"])].tolist() == ours[0]["labels"].tolist()
 
 
 def test_nothing_is_tokenized_by_the_trainer(
