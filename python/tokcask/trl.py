@@ -228,7 +228,7 @@ def _learns(tokens: CachedTokens, masked: bool, cut: tuple[int, bool] | None) ->
     """Whether anything is learned of them."""
     taken = _taken(len(tokens.input_ids), cut)
     if not masked:
-        return taken.stop > taken.start
+        return bool(taken.stop > taken.start)
     spans = tokens.spans["assistant"]
     return bool(((spans[:, 0] < taken.stop) & (spans[:, 1] > taken.start)).any())
 
