@@ -587,7 +587,7 @@ def test_an_entry_with_a_loss_mask_is_no_row_of_a_bare_data_set(
     rows = chat_rows(8)
     masked = sft_dataset(tmp_path / "s", rows, tokenizer=tokenizer, assistant_only_loss=True)
     keys = [masked.key(number) for number in range(len(masked))]
-    with pytest.raises(ValueError, match=r"loss mask.*sft_dataset"):
+    with pytest.raises(ValueError, match=r"only the assistant.*sft_dataset"):
         TokenDataset(tmp_path / "s", keys)
     with TokenizedCache.open(tmp_path / "s") as cache:  # and an inventory of the tokenizer does not have them
         assert cache.keys(tokenizer_sha=tokenizer_sha256(tokenizer)) == []

@@ -106,8 +106,8 @@ class TokenDataset(torch.utils.data.Dataset[CachedTokens]):
             )
         if not _masked and LOSS_MASK.encode() in self._native.packed_keys():
             raise ValueError(
-                f"{self.root}: some of these entries have a loss mask in the place of the attention mask "
-                "(assistant_only_loss); read them by tokcask.trl.sft_dataset(), which makes labels of it"
+                f"{self.root}: some of these entries say that only the assistant's tokens are learned "
+                "(assistant_only_loss); read them by tokcask.trl.sft_dataset(), which makes labels of that"
             )
 
     @classmethod
