@@ -1,12 +1,14 @@
-// Parts: what an entry has beside its ids. Each part has a kind and a name, and each kind has names of its own.
+// Parts: what an entry has beside its ids. Each part has a kind and a name, and each kind has names of its
+// own.
 //
-//   spans    sorted pairs (begin, end) over the ids, which do not overlap: what the assistant wrote, where the
+//   spans    sorted pairs (begin, end) over the ids, which do not overlap: what the assistant wrote, where
+//   the
 //            chosen answer lies, where an image goes
 //   number   one integer (int64) or real number (double): a label, a margin, the length of a prompt
 //   array    1-D, of its own length: weights, log-probabilities, token types, offsets
 //
-// A list of parts is one block of bytes that is never changed: as it lies in a record, and as Parts builds it.
-// So nothing is copied or parsed when an entry is read, and a list that was read can be put as it is.
+// A list of parts is one block of bytes that is never changed: as it lies in a record, and as Parts builds
+// it. So nothing is copied or parsed when an entry is read, and a list that was read can be put as it is.
 //
 //   tokcask::Parts parts;
 //   parts.spans("assistant", {{3, 9}, {14, 20}}).integer("label", 1);
@@ -113,9 +115,9 @@ class TOKCASK_API PartList {
   std::span<const std::byte> block_;
 };
 
-// Builds a list. Each call throws Error(kInvalidArgument), and changes nothing, for a name that is empty, longer
-// than PartList::kMostNameBytes or no UTF-8; for more than PartList::kMostParts parts; and for spans that are
-// empty, overlap, or are out of order. A name that is there already is replaced.
+// Builds a list. Each call throws Error(kInvalidArgument), and changes nothing, for a name that is empty,
+// longer than PartList::kMostNameBytes or no UTF-8; for more than PartList::kMostParts parts; and for spans
+// that are empty, overlap, or are out of order. A name that is there already is replaced.
 class TOKCASK_API Parts {
  public:
   Parts& spans(std::string_view name, std::span<const Span> spans);

@@ -100,25 +100,32 @@ void write_array(const ArrayView& array, std::size_t first, std::size_t n, std::
   }
 }
 
-// Ignores what none of the spans holds.
-void ignore_outside(std::span<const Span> spans, const Row& row, std::int64_t* to) {
-  const std::size_t end = row.begin + row.ids.size();
-  std::size_t from = row.begin;
-  for (const Span& span : spans) {
-    const std::size_t begin = std::clamp<std::size_t>(span.begin, from, end);
-    loops().fill(to + (from - row.begin), begin - from, kIgnoredLabel);
-    from = std::clamp<std::size_t>(span.end, begin, end);
-  }
-  loops().fill(to + (from - row.begin), end - from, kIgnoredLabel);
-}
-
-void apply(std::string_view asked, const Row& row, std::int64_t* to) {
+// What a row's part says of its tokens, for [0, n) of those that are taken: calls learned(begin, end) and
+// ignored(begin, end) for ranges that follow one another.
+template <typename Learned, typename Ignored>
+void for_each_range(std::string_view asked, const Row& row, const Learned& learned, const Ignored& ignored) {
   const std::string_view name = meant(row.parts, asked);
-  if (const auto spans = row.parts.spans(name)) return ignore_outside(*spans, row, to);
-  if (const auto prompt = row.parts.integer(name)) {
-    const auto first = static_cast<std::size_t>(std::max<std::int64_t>(*prompt, 0));
-    if (first > row.begin) loops().fill(to, std::min(first - row.begin, row.ids.size()), kIgnoredLabel);
+  const std::size_t n = row.ids.size();
+  // Places in the whole, as they lie in what is taken.
+  const auto place = [&](std::size_t whole) {
+    return std::clamp(whole, row.begin, row.begin + n) - row.begin;
+  };
+  std::size_t at = 0;
+  if (const auto spans = row.parts.spans(name)) {
+    for (const Span& span : *spans) {
+      const std::size_t begin = place(span.begin);
+      ignored(at, begin);
+      at = place(span.end);
+      learned(begin, at);
+    }
+    ignored(at, n);
+    return;
   }
+  if (const auto prompt = row.parts.integer(name)) {
+    at = place(static_cast<std::size_t>(std::max<std::int64_t>(*prompt, 0)));
+    ignored(0, at);
+  }
+  learned(at, n);
 }
 
 }  // namespace
@@ -172,19 +179,33 @@ void fetch_ahead(const Row& row) noexcept {
 }
 
 void write_labels(const Row& row, std::size_t ignored, const Padding& padding, std::int64_t* to) {
-  if (padding.ignore_token) {
-    loops().widen_except(row.ids.data(), row.ids.size(), to, padding.token_id, kIgnoredLabel);
-  } else {
-    loops().widen(row.ids.data(), row.ids.size(), to);
-  }
-  if (padding.loss) {
-    for (const std::string_view name : *padding.loss) {
-      if (const auto array = row.parts.spans(name) ? std::nullopt : row.parts.array(name))
-        write_array(*array, row.begin, row.ids.size(), to);
+  const std::size_t n = row.ids.size();
+  const auto names = padding.loss.value_or(std::span<const std::string_view>());
+  const auto copy_ids = [&](std::size_t begin, std::size_t end) {
+    if (padding.ignore_token) {
+      loops().widen_except(row.ids.data() + begin, end - begin, to + begin, padding.token_id, kIgnoredLabel);
+    } else {
+      loops().widen(row.ids.data() + begin, end - begin, to + begin);
     }
-    for (const std::string_view name : *padding.loss) apply(name, row, to);
+  };
+  const auto ignore = [&](std::size_t begin, std::size_t end) {
+    loops().fill(to + begin, end - begin, kIgnoredLabel);
+  };
+  const auto keep = [](std::size_t, std::size_t) {};
+  const auto is_array = [&](std::string_view name) {
+    return !row.parts.spans(name) && !row.parts.integer(name) && row.parts.array(name);
+  };
+  std::size_t written = 0;  // names that need no second look
+  if (const auto array = std::ranges::find_if(names, is_array); array != names.end()) {
+    write_array(*row.parts.array(*array), row.begin, n, to);
+  } else if (!names.empty()) {
+    for_each_range(names.front(), row, copy_ids, ignore);
+    written = 1;
+  } else {
+    copy_ids(0, n);
   }
-  loops().fill(to, std::min(ignored, row.ids.size()), kIgnoredLabel);
+  for (const std::string_view name : names.subspan(written)) for_each_range(name, row, keep, ignore);
+  ignore(0, std::min(ignored, n));
 }
 
 }  // namespace tokcask::collate

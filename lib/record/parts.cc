@@ -8,7 +8,6 @@
 #include <tokcask/error.h>
 #include <tokcask/parts.h>
 
-
 namespace tokcask {
 
 using record::PartRow;
@@ -54,10 +53,13 @@ std::string_view name_of(std::span<const std::byte> block, const PartRow& row) n
 // Bytes of one element; 0 for a kind that has none.
 std::size_t element_of(const PartRow& row) noexcept {
   switch (static_cast<PartKind>(row.kind)) {
-    case PartKind::kSpans: return sizeof(Span);
-    case PartKind::kArray: return element_bytes(static_cast<ElementType>(row.type));
+    case PartKind::kSpans:
+      return sizeof(Span);
+    case PartKind::kArray:
+      return element_bytes(static_cast<ElementType>(row.type));
     case PartKind::kInteger:
-    case PartKind::kReal: break;
+    case PartKind::kReal:
+      break;
   }
   return 0;
 }
@@ -116,9 +118,15 @@ Part part_of(std::span<const std::byte> block, const PartRow& row) noexcept {
   part.kind = static_cast<PartKind>(row.kind);
   part.name = name_of(block, row);
   switch (part.kind) {
-    case PartKind::kSpans: part.spans = as_spans(data_of(block, row)); break;
-    case PartKind::kInteger: part.integer = row.value.integer; break;
-    case PartKind::kReal: part.real = row.value.real; break;
+    case PartKind::kSpans:
+      part.spans = as_spans(data_of(block, row));
+      break;
+    case PartKind::kInteger:
+      part.integer = row.value.integer;
+      break;
+    case PartKind::kReal:
+      part.real = row.value.real;
+      break;
     case PartKind::kArray:
       part.array = {static_cast<ElementType>(row.type), data_of(block, row)};
       break;
@@ -131,25 +139,36 @@ Part part_of(std::span<const std::byte> block, const PartRow& row) noexcept {
 std::size_t element_bytes(ElementType type) noexcept {
   switch (type) {
     case ElementType::kInt8:
-    case ElementType::kUint8: return 1;
+    case ElementType::kUint8:
+      return 1;
     case ElementType::kInt16:
-    case ElementType::kFloat16: return 2;
+    case ElementType::kFloat16:
+      return 2;
     case ElementType::kInt32:
-    case ElementType::kFloat32: return 4;
-    case ElementType::kInt64: return 8;
+    case ElementType::kFloat32:
+      return 4;
+    case ElementType::kInt64:
+      return 8;
   }
   return 0;
 }
 
 std::string_view to_string(ElementType type) noexcept {
   switch (type) {
-    case ElementType::kInt8: return "int8";
-    case ElementType::kUint8: return "uint8";
-    case ElementType::kInt16: return "int16";
-    case ElementType::kInt32: return "int32";
-    case ElementType::kInt64: return "int64";
-    case ElementType::kFloat16: return "float16";
-    case ElementType::kFloat32: return "float32";
+    case ElementType::kInt8:
+      return "int8";
+    case ElementType::kUint8:
+      return "uint8";
+    case ElementType::kInt16:
+      return "int16";
+    case ElementType::kInt32:
+      return "int32";
+    case ElementType::kInt64:
+      return "int64";
+    case ElementType::kFloat16:
+      return "float16";
+    case ElementType::kFloat32:
+      return "float32";
   }
   return "unknown";
 }
@@ -169,7 +188,8 @@ std::optional<PartList> PartList::read(std::span<const std::byte> block, std::si
   const auto [bytes, count] = header_of(block);
   if (bytes != block.size()) return fail("its parts do not fit its size");
   const std::size_t first = sizeof(PartsHeader) + count * sizeof(PartRow);
-  if (count == 0 || count > kMostParts || first > block.size()) return fail("its parts are of a wrong number");
+  if (count == 0 || count > kMostParts || first > block.size())
+    return fail("its parts are of a wrong number");
   std::pair<std::uint8_t, std::string_view> last;
   for (std::size_t i = 0; i < count; ++i) {
     const PartRow row = row_of(block, i);
@@ -271,8 +291,8 @@ PartList Parts::list() & {
   }
   const std::size_t bytes = (size + names + 7) / 8 * 8;
   if (bytes > record::kMaxPartsBytes) {
-    throw Error(Errc::kInvalidArgument,
-                fmt::format("the parts have {} bytes; an entry has at most {}", bytes, record::kMaxPartsBytes));
+    throw Error(Errc::kInvalidArgument, fmt::format("the parts have {} bytes; an entry has at most {}", bytes,
+                                                    record::kMaxPartsBytes));
   }
   block_.assign(bytes / 8, 0);
   const std::span<std::byte> block = std::as_writable_bytes(std::span(block_));

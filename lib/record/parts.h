@@ -6,7 +6,8 @@
 //        8    16 for each part, by kind and then by name:
 //                u8 kind, u8 type of elements (arrays; else 0), u16 bytes of the name, u32 where the name is;
 //                spans and arrays: u32 where the data are, u32 elements; else i64 or f64, the number
-//        .     . data of spans (u32 begin, u32 end) and arrays, each at a multiple of 8; then the names; zeros
+//        .     . data of spans (u32 begin, u32 end) and arrays, each at a multiple of 8; then the names;
+//        zeros
 //
 // All little-endian; places are counted from the start of the block.
 #pragma once

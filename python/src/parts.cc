@@ -16,9 +16,9 @@ namespace {
 constexpr const char* kLabels = "labels";
 using Int64Array = nb::ndarray<const std::int64_t, nb::c_contig, nb::device::cpu>;
 
-constexpr ElementType kElements[] = {ElementType::kInt8,    ElementType::kUint8, ElementType::kInt16,
-                                    ElementType::kInt32,   ElementType::kInt64, ElementType::kFloat16,
-                                    ElementType::kFloat32};
+constexpr ElementType kElements[] = {ElementType::kInt8,   ElementType::kUint8, ElementType::kInt16,
+                                     ElementType::kInt32,  ElementType::kInt64, ElementType::kFloat16,
+                                     ElementType::kFloat32};
 
 // Rewords an Error as the ValueError that it becomes.
 template <typename Add>
@@ -35,7 +35,8 @@ std::vector<std::pair<std::string, nb::object>> items_of(nb::handle mapping, con
   std::vector<std::pair<std::string, nb::object>> items;
   if (mapping.is_none()) return items;
   if (!is_mapping(mapping)) {
-    throw nb::type_error(fmt::format("{} must be a mapping from names, not {}", what, kind_of(mapping)).c_str());
+    throw nb::type_error(
+        fmt::format("{} must be a mapping from names, not {}", what, kind_of(mapping)).c_str());
   }
   for (const nb::handle pair : mapping.attr("items")()) {
     const std::string name(to_text(pair[0], fmt::format("a name of {}", what).c_str()));
@@ -52,7 +53,8 @@ void add_spans(Parts& parts, const std::string& name, nb::handle given) {
   const std::string what = fmt::format("spans[\"{}\"]", name);
   const nb::object pairs = nb::module_::import_("tokcask._arrays").attr("as_spans")(given, what);
   Int64Array array;
-  if (!nb::try_cast(pairs, array, /*convert=*/false)) throw nb::value_error((what + " cannot be read").c_str());
+  if (!nb::try_cast(pairs, array, /*convert=*/false))
+    throw nb::value_error((what + " cannot be read").c_str());
   std::vector<Span> spans(array.size() / 2);
   for (std::size_t i = 0; i < spans.size(); ++i) {
     spans[i] = {static_cast<std::uint32_t>(array.data()[2 * i]),
@@ -103,7 +105,8 @@ void add_labels(Parts& parts, nb::handle input_ids, nb::handle given) {
   for (std::uint32_t i = 0; i < of_labels.size(); ++i) {
     if (of_labels.data()[i] == kIgnored) continue;
     if (of_labels.data()[i] != of_ids.data()[i]) {
-      return add_array(parts, kLabels, nb::module_::import_("tokcask._arrays").attr("as_int32")(labels, kLabels));
+      return add_array(parts, kLabels,
+                       nb::module_::import_("tokcask._arrays").attr("as_int32")(labels, kLabels));
     }
     if (spans.empty() || spans.back().end != i) spans.push_back({i, i});
     ++spans.back().end;

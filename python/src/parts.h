@@ -17,10 +17,10 @@ struct OwnedParts {
   PartList list;
 };
 
-// From arguments of CachedTokens(), each of which may be None. `input_ids` is an array. ValueError and TypeError,
-// which name the part.
-[[nodiscard]] OwnedParts to_parts(nb::handle input_ids, nb::handle labels, nb::handle spans, nb::handle scalars,
-                                  nb::handle arrays);
+// From arguments of CachedTokens(), each of which may be None. `input_ids` is an array. ValueError and
+// TypeError, which name the part.
+[[nodiscard]] OwnedParts to_parts(nb::handle input_ids, nb::handle labels, nb::handle spans,
+                                  nb::handle scalars, nb::handle arrays);
 
 // {name: int64 array [spans, 2]}, copies.
 [[nodiscard]] nb::dict spans_of(const PartList& parts);

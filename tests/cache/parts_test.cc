@@ -140,9 +140,8 @@ TEST_CASE("parts: a span beyond the ids, and too much of all, store nothing") {
   auto cache = f.open();
   Parts parts;
   parts.spans("assistant", {{2, 6}});
-  const std::string message = error_of(Errc::kInvalidArgument, [&] {
-    cache.put(key(1), {.input_ids = ids(1, 5), .parts = parts.list()});
-  });
+  const std::string message = error_of(
+      Errc::kInvalidArgument, [&] { cache.put(key(1), {.input_ids = ids(1, 5), .parts = parts.list()}); });
   CHECK(message.find("ends at 6, beyond its 5 ids") != std::string::npos);
   CHECK(cache.stats().entry_count == 0);
 }

@@ -65,8 +65,8 @@ TEST_CASE("loss: what is learned is what a plain loop finds, in each layout, cut
   const std::uint64_t seed = test::test_seed();
   INFO("TOKCASK_TEST_SEED=" << seed);
   std::mt19937_64 random(seed);
-  const std::vector<Names> choices{{}, {"assistant"}, {"completion"}, {"mine", "completion"},
-                                   {"labels"}, {"assistant", "labels", "mine"}};
+  const std::vector<Names> choices{
+      {}, {"assistant"}, {"completion"}, {"mine", "completion"}, {"labels"}, {"assistant", "labels", "mine"}};
   for (int round = 0; round < 300; ++round) {
     CAPTURE(round);
     Labelled given(random, 1 + random() % 8);
@@ -139,7 +139,8 @@ TEST_CASE("loss: what is not said, and what is not there, is an error that names
   CHECK(labels[1] == 2);
   const std::vector<Tokens> floating{{ids, {}, weights.list()}};
   CHECK(problem(floating, {}).empty());
-  CHECK(problem(floating, Names{"weights"}) == "\"weights\" of row 0 holds no integers, so it cannot be labels");
+  CHECK(problem(floating, Names{"weights"}) ==
+        "\"weights\" of row 0 holds no integers, so it cannot be labels");
   Parts few;
   few.array("labels", ElementType::kInt8, std::as_bytes(std::span(floats)).first(2));
   const std::vector<Tokens> shorter{{ids, {}, few.list()}};

@@ -92,11 +92,13 @@ TEST_CASE("the same parts are the same bytes, in whatever order they were given"
 
 TEST_CASE("what cannot be a part is refused, and nothing is changed") {
   CHECK(problem_of([](Parts& p) { p.integer("", 1); }) == "the name of a part is empty");
-  CHECK(problem_of([](Parts& p) { p.integer(std::string(65, 'x'), 1); }).find("64 bytes") != std::string::npos);
+  CHECK(problem_of([](Parts& p) { p.integer(std::string(65, 'x'), 1); }).find("64 bytes") !=
+        std::string::npos);
   for (const char* const name : {"\xff", "\xc0\x80", "a\xe2\x82", "\xed\xa0\x80", "\xf4\x90\x80\x80"}) {
     CHECK(problem_of([&](Parts& p) { p.integer(name, 1); }) == "the name of a part is not UTF-8");
   }
-  CHECK(problem_of([](Parts& p) { p.spans("s", {{2, 2}}); }).find("ends where it begins") != std::string::npos);
+  CHECK(problem_of([](Parts& p) { p.spans("s", {{2, 2}}); }).find("ends where it begins") !=
+        std::string::npos);
   CHECK(problem_of([](Parts& p) { p.spans("s", {{2, 4}, {3, 5}}); }).find("overlap") != std::string::npos);
   CHECK(problem_of([](Parts& p) { p.spans("s", {{4, 5}, {2, 3}}); }).find("order") != std::string::npos);
   const std::array<std::byte, 3> odd{};
