@@ -378,11 +378,6 @@ def check(runs: list[Run], corpus: Corpus) -> list[str]:
     promise(second["files_read"] == 0, f"the second run read {second['files_read']:,} files, not none")
     promise(not second["tokenizer_loaded"], "the second run loaded the tokenizer")
     promise(third["misses"] == 1, f"the third run had {third['misses']:,} misses, not one")
-    load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    promise(
-        corpus.promised_files == 0 or runs[1].seconds < 1.0,
-        f"the second run took {runs[1].seconds:.2f} s, not under 1.0 s ({load}; a busy machine can cause this)",
-    )
     if corpus.promised_ratio is not None and second["sequence_len"] == 2048:
         ratio = payload_ratio(runs[1])
         promise(ratio <= corpus.promised_ratio, f"ratio {ratio:.2f}, not at most {corpus.promised_ratio:.2f}")
@@ -405,6 +400,10 @@ def main() -> int:
         shutil.rmtree(store, ignore_errors=True)
     runs = three_runs(store, corpus, arguments.seq_len)
     print("\n" + report(runs, corpus, arguments.seq_len, arguments.markdown))
+    if corpus.promised_files > 0 and runs[1].seconds >= 1.0:
+        # No failure: who starts here on a busy machine has done nothing wrong.
+        load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        print(f"The second run took {runs[1].seconds:.2f} s; on a quiet machine it is under 1.0 s ({load}).")
     broken = check(runs, corpus)
     for text in broken:
         print(f"tools/quickstart: NOT AS PROMISED: {text}", file=sys.stderr)
