@@ -44,6 +44,15 @@ bool says(Errc code, const std::string& archive, std::string_view words) {
   return true;
 }
 
+// The same where the library may find out before anything is read.
+void found_damaged(const std::string& archive, std::string_view words) {
+  const std::string said = refusal(Errc::kDamaged, [&] { static_cast<void>(read(archive)); });
+  CAPTURE(said);
+  const bool named =
+      said.find(words) != std::string::npos || said.find("no intact zip archive") != std::string::npos;
+  CHECK(named);
+}
+
 // An archive whose input_ids have this header and these bytes behind it.
 std::string with_ids(std::string_view header, std::string_view data, int major = 1) {
   return test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_bytes(header, data, major)},
@@ -169,15 +178,14 @@ TEST_CASE("npz: archives that are damaged") {
   says(Errc::kDamaged, "", "no intact zip archive");
   says(Errc::kDamaged, "not a zip archive", "no intact zip archive");
   says(Errc::kDamaged, good.substr(0, good.size() / 2), "no intact zip archive");
-  says(Errc::kDamaged,
-       test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_of({1}), .checksum = 12345}}),
-       "input_ids");
-  says(Errc::kDamaged,
-       test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_of({1}), .method = 8}}), "input_ids");
-  says(Errc::kDamaged, test::zip_bytes({{.name = "input_ids.npy", .content = "", .size = 0}}),
-       "ends too early");
-  says(Errc::kDamaged, test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_of({1}), .flags = 1}}),
-       "input_ids");
+  // libzip 1.11 finds more of it when it opens an archive, older ones when they read.
+  found_damaged(test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_of({1}), .checksum = 12345}}),
+                "input_ids");
+  found_damaged(test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_of({1}), .method = 8}}),
+                "input_ids");
+  found_damaged(test::zip_bytes({{.name = "input_ids.npy", .content = "", .size = 0}}), "ends too early");
+  found_damaged(test::zip_bytes({{.name = "input_ids.npy", .content = test::npy_of({1}), .flags = 1}}),
+                "input_ids");
 }
 
 TEST_CASE("npz: any bytes at all are an entry or an error") {
