@@ -55,7 +55,8 @@ void parts_of_an_entry(const std::string& root, const tokcask::CacheKey& key) {
   parts.spans("assistant", {{1, 3}, {4, 6}}).integer("label", 1);
   cache.put(key, {.input_ids = ids, .parts = parts.list()});
   const auto hit = cache.get(key);
-  for (const tokcask::Span& span : *hit->parts().spans("assistant")) use(hit->ids_of(span));
+  const auto spans = hit->parts().spans("assistant");
+  for (const tokcask::Span& span : *spans) use(hit->ids_of(span));
   expect(used == before + 4 && hit->parts().integer("label") == 1, "parts");
 }
 
