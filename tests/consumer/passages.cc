@@ -124,7 +124,6 @@ int main(int argc, char** argv) {
     first_use(root, "a text", tokenizer_sha);
     expect(used == 12, "the first use");
     views_outlive_the_cache(root, tokcask::CacheKey(tokcask::section_id("a text"), tokenizer_sha, 2048));
-    parts_of_an_entry(root, tokcask::CacheKey(tokcask::section_id("parts"), tokenizer_sha, 2048));
     std::vector<tokcask::CacheKey> keys;
     for (int i = 0; i < 100; ++i) {
       keys.emplace_back(tokcask::section_id(std::to_string(i)), tokenizer_sha, 2048);
@@ -133,6 +132,7 @@ int main(int argc, char** argv) {
     messages(root);
     errors(root);
     items_by_index(root, keys);
+    parts_of_an_entry(root, tokcask::CacheKey(tokcask::section_id("parts"), tokenizer_sha, 2048));
   } catch (const tokcask::Error& error) {
     std::fprintf(stderr, "passages: %s\n", error.what());
     return 1;
