@@ -7,7 +7,7 @@ import copy
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -76,24 +76,13 @@ class Recipe:
     """What is made of a section besides what its tokenizer does."""
 
     length: int
-    cut: Literal["tokenizer", "keep_start", "keep_end"] = "tokenizer"
-    """By the tokenizer, which may keep a special token at the end; or all is tokenized first."""
+    """What the tokenizer cuts a section to; with NO_LENGTH it is whole."""
     assistant_mask: bool = False
     """Spans "assistant" hold which tokens are the assistant's."""
 
-    def shorten(self, values: Any) -> Any:
-        return values[-self.length :] if self.cut == "keep_end" else values[: self.length]
-
     def identity(self, tokenizer_sha: str) -> str:
-        """The tokenizer part of the keys. Entries that the tokenizer alone would not make have one of their own, and so
-        have what is declared of how they are cut."""
-        if self.cut == "tokenizer" and not self.assistant_mask:
-            return tokenizer_sha
-        return digest([tokenizer_sha, self.cut]) + (LOSS_MASK if self.assistant_mask else "")
-
-    def traits(self, tokenizers_own: tuple[bool, bool]) -> tuple[bool, bool]:
-        """cuts_at_length and cuts_to_prefix of TokenizedCache.declare_tokenizer(), for identity()."""
-        return tokenizers_own if self.cut == "tokenizer" else (True, self.cut == "keep_start")
+        """The tokenizer part of the keys. Entries that the tokenizer alone would not make have one of their own."""
+        return digest([tokenizer_sha, "tokenizer"]) + LOSS_MASK if self.assistant_mask else tokenizer_sha
 
 
 class Encoder:
@@ -108,9 +97,7 @@ class Encoder:
         self._recipe = recipe
         self._plugged = is_batch_tokenizer(tokenizer)
         self._backend: Any = None
-        self._options: dict[str, Any] = (
-            {"truncation": True, "max_length": recipe.length} if recipe.cut == "tokenizer" else {}
-        )
+        self._options: dict[str, Any] = {"truncation": True, "max_length": recipe.length}
         self.in_flight = 0
         self.traits = (False, False)
         if self._plugged:
@@ -128,9 +115,7 @@ class Encoder:
         backend = self._backend = _copied(original)
         self.traits = truncation_traits(backend, side)
         backend.no_padding()
-        backend.no_truncation()
-        if self._recipe.cut == "tokenizer":
-            backend.enable_truncation(self._recipe.length, direction=side)
+        backend.enable_truncation(self._recipe.length, direction=side)
         backend.encode_special_tokens = self._tokenizer.split_special_tokens
         # Without offsets, which nobody asks for here.
         self._encode = getattr(backend, "encode_batch_fast", backend.encode_batch)
@@ -153,15 +138,13 @@ class Encoder:
         made: list[tuple[Any, Any]]
         if self._backend is not None:
             return {
-                section.id: CachedTokens(_read_only(np.array(self._recipe.shorten(encoding.ids), np.int32)))
+                section.id: CachedTokens(_read_only(np.array(encoding.ids[: self._recipe.length], np.int32)))
                 for section, encoding in zip(
                     sections, self._encode(texts, add_special_tokens=special_tokens), strict=True
                 )
             }
         if self._plugged:
-            # All of it, where the end is kept.
-            length = self._recipe.length if self._recipe.cut == "tokenizer" else NO_LENGTH
-            results = self._tokenizer.encode_batch(texts, length)
+            results = self._tokenizer.encode_batch(texts, self._recipe.length)
             if len(results) != len(texts):
                 raise ValueError(f"encode_batch() returned {len(results)} results for {len(texts)} texts")
             made = [(getattr(result, "ids", result), None) for result in results]
@@ -212,7 +195,7 @@ class Encoder:
             values = np.asarray(values)
             if values.ndim == 2 and len(values) == 1:  # a batch of one
                 values = values[0]
-            return _read_only(as_int32(self._recipe.shorten(values), name).copy())
+            return _read_only(as_int32(values[: self._recipe.length], name).copy())
 
         mask = None if attention_mask is None else array(attention_mask, "attention_mask")
         return CachedTokens(array(input_ids, "input_ids"), mask)

@@ -10,7 +10,7 @@ from typing import Any
 import tokcask
 
 from tokcask._adapters import adapted, content_of_python_tokenizer, digest, is_batch_tokenizer
-from tokcask._code import calls_only_its_backend, code_of_tokenizer
+from tokcask._code import code_of_tokenizer
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
 # Identities of the last contents.

@@ -257,7 +257,7 @@ class Filler:
                         "the tokenizer was changed while rows were looked up (by another thread, or by what makes the "
                         "rows), so it is not the one of the keys any more; change it before"
                     )
-                self.store.declare(self._recipe.traits(self._encoder.traits))
+                self.store.declare(self._encoder.traits)
         return self._encoder
 
 
