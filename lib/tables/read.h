@@ -56,7 +56,7 @@ std::string canonical_of(const Transaction& transaction, std::uint32_t slot, con
                          std::string_view sha);
 
 // Calls `take` with the slot and the row of each live entry, in slot order. Rows that are damaged are passed
-// over; verify() tells of them.
+// over; verify() reports them.
 template <typename Take>
 void for_each_entry(const lmdb::ReadTransaction& transaction, const rows::StoreRow& store, const Take& take) {
   for (std::uint64_t first = 0; first < store.slot_count; first += rows::kEntriesPerChunk) {

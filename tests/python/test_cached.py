@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from random import Random
 from typing import Any
 
@@ -35,7 +34,7 @@ from trl import (
 )
 
 from conftest import EOS, texts_of
-from test_trl import MARKED_TEMPLATE, model_for
+from test_trl import MARKED_TEMPLATE, losses, model_for, options_for
 
 PAIRS = [("one two", "three"), ("four", "")]
 
@@ -265,11 +264,6 @@ def test_is_pickled_copied_and_saved(tmp_path: pathlib.Path, tokenizer: Any) -> 
         assert values_of(made("some words", truncation=True, max_length=2)) == wanted
         assert type(made._tokenizer) is type(cached._tokenizer)
     assert pickle.loads(pickle.dumps(cached("some words"))) == plain("some words")
-    fresh = with_pad(
-        transformers.PreTrainedTokenizerFast(
-            tokenizer_object=tokenizers.Tokenizer.from_str(plain.backend_tokenizer.to_str())
-        )
-    )
     fresh = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer.from_str(plain.backend_tokenizer.to_str()),
         eos_token=EOS,
@@ -361,28 +355,6 @@ def test_refuses_other_tokenizers(tmp_path: pathlib.Path, tokenizer: Any) -> Non
 # ---- Real trainers ----
 
 
-def losses(trainer: Any) -> list[float]:
-    trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def options_for(tmp_path: pathlib.Path, **more: Any) -> dict[str, Any]:
-    return {
-        "output_dir": str(tmp_path / "out"),
-        "report_to": [],
-        "use_cpu": True,
-        "bf16": False,
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "max_steps": 6,
-        "per_device_train_batch_size": 4,
-        "gradient_checkpointing": False,
-        "seed": 11,
-        **more,
-    }
-
-
 def preference_rows(conversational: bool) -> list[dict[str, Any]]:
     texts = [" ".join(text.split(" ")[:6]) for text in texts_of(Random(8), 72)]
     rows = []
@@ -404,7 +376,7 @@ def trained_by(case: str, tmp_path: pathlib.Path, tokenizer: Any) -> list[float]
     conversational = case.endswith("chats")
     rows = preference_rows(conversational)
     common: dict[str, Any] = {"model": model_for(tokenizer), "processing_class": tokenizer}
-    options = options_for(tmp_path, max_length=64)
+    options = options_for(tmp_path, max_steps=6, max_length=64)
     if case.startswith(("dpo", "kto")):
         common["ref_model"] = model_for(tokenizer)
     if case.startswith("dpo"):
@@ -420,19 +392,8 @@ def trained_by(case: str, tmp_path: pathlib.Path, tokenizer: Any) -> list[float]
             KTOTrainer(args=KTOConfig(**options), train_dataset=datasets.Dataset.from_list(single), **common)
         )
     if case.startswith("reward"):
-        torch.manual_seed(0)
-        config = transformers.LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=512,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            num_labels=1,
-        )
-        common["model"] = transformers.LlamaForSequenceClassification(config)
+        kind = transformers.LlamaForSequenceClassification
+        common["model"] = model_for(tokenizer, kind, pad_token_id=tokenizer.pad_token_id, num_labels=1)
         args = RewardConfig(**options)
         return losses(RewardTrainer(args=args, train_dataset=datasets.Dataset.from_list(rows), **common))
     completions = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
@@ -452,6 +413,5 @@ def test_trainers_train_alike(tmp_path: pathlib.Path, tokenizer: Any, case: str)
     for _ in range(2):
         cached = tokcask.cached(plain, tmp_path / "store")
         assert trained_by(case, tmp_path, cached) == wanted
-    time.sleep(0)  # nothing is waited for: what was put is there already
     with TokenizedCache.open(tmp_path / "store", read_only=True) as store:
         assert store.entry_count > 0

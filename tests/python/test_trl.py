@@ -28,7 +28,7 @@ MARKED_TEMPLATE = (
 TOOL_TEMPLATE = "{{ tools | tojson if tools else '' }}{{ mood }}" + CHAT_TEMPLATE
 
 
-def model_for(tokenizer: Any) -> Any:
+def model_for(tokenizer: Any, kind: Any = transformers.LlamaForCausalLM, **more: Any) -> Any:
     torch.set_num_threads(1)  # busy machines make torch threads wait for each other
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
@@ -39,26 +39,32 @@ def model_for(tokenizer: Any) -> Any:
         num_attention_heads=2,
         max_position_embeddings=512,
         eos_token_id=tokenizer.eos_token_id,
+        **more,
     )
-    return transformers.LlamaForCausalLM(config)
+    return kind(config)
+
+
+def options_for(tmp_path: pathlib.Path, **more: Any) -> dict[str, Any]:
+    """Arguments of any trainer's config: a few steps on a CPU that come out the same each time."""
+    return {
+        "output_dir": str(tmp_path / "out"),
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "max_steps": 8,
+        "per_device_train_batch_size": 4,
+        "gradient_checkpointing": False,
+        "seed": 11,
+        **more,
+    }
 
 
 def trainer(tmp_path: pathlib.Path, tokenizer: Any, train: Any, *, prepared: bool, **options: Any) -> Any:
-    config = SFTConfig(
-        output_dir=str(tmp_path / "out"),
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        logging_steps=1,
-        save_strategy="no",
-        max_steps=8,
-        per_device_train_batch_size=4,
-        gradient_checkpointing=False,
-        seed=11,
-        dataset_kwargs={"skip_prepare_dataset": True} if prepared else None,
-        **options,
-    )
+    kwargs = {"skip_prepare_dataset": True} if prepared else None
+    config = SFTConfig(**options_for(tmp_path, dataset_kwargs=kwargs, **options))
     return SFTTrainer(model_for(tokenizer), args=config, train_dataset=train, processing_class=tokenizer)
 
 
